@@ -1,0 +1,203 @@
+"""YAML to frozen dataclasses. An unknown key, a wrong type or a missing file is an error that names the line.
+
+`load(cls, path)` is the only way in, for `configs/edge/*.yaml` here and for recipes and manifests elsewhere. A
+dataclass is the schema: its fields are the keys, its defaults the defaults, and `__post_init__` may raise ValueError.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from edge.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ChunkConfig:
+    max_tokens: int = 200  # of the embedder's tokenizer, heading line included
+    overlap_tokens: int = 40
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 16 or not 0 <= self.overlap_tokens < self.max_tokens // 2:
+            raise ValueError("max_tokens must be >= 16 and overlap_tokens less than half of it")
+
+
+@dataclass(frozen=True)
+class IngestConfig:
+    max_file_bytes: int = 64 * 2**20
+    parser_memory_bytes: int = 1024 * 2**20
+    parser_timeout_sec: float = 60.0
+    batch_tokens: int = 1024  # padded tokens embedded at once: rows x longest row
+    language: str = "auto"  # ISO 639-1, or "auto" to detect it per document
+    chunk: ChunkConfig = ChunkConfig()
+
+
+@dataclass(frozen=True)
+class RetrieveConfig:
+    top_k: int = 8
+    depth: int = 50  # candidates taken from each arm before fusion
+    dense_weight: float = 0.5  # 0 is lexical only, 1 is dense only
+    floor: float = 0.5  # least calibrated relevance of the best hit; below it the answer is an abstention
+
+
+@dataclass(frozen=True)
+class AnswerConfig:
+    context_tokens: int = 2048  # prompt and answer together; at most the bundle's own
+    max_tokens: int = 96  # of the answer
+    max_passages: int = 3
+    support: float = 0.6  # least share of a sentence's content that a span must hold to be cited for it
+
+
+@dataclass(frozen=True)
+class EdgeConfig:
+    """Everything `edge` can be told, with the defaults that `configs/edge/default.yaml` documents."""
+
+    threads: int = 0  # 0: the cores this process may use
+    ingest: IngestConfig = IngestConfig()
+    retrieve: RetrieveConfig = RetrieveConfig()
+    answer: AnswerConfig = field(default_factory=AnswerConfig)
+
+
+def load(cls: type[T], path: Path) -> T:
+    """Read a YAML file into the dataclass `cls`.
+
+    :raises ConfigError: the file is missing, is not YAML, or does not fit `cls`; the message names file and line.
+    """
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    return parse(cls, content, str(path))
+
+
+def parse(cls: type[T], content: str, name: str) -> T:
+    """Read YAML text into the dataclass `cls`; `name` stands for it in errors.
+
+    :raises ConfigError: see `load`.
+    """
+    try:
+        node = yaml.compose(content, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: not YAML: {' '.join(str(error).split())}") from None
+    if node is None:
+        node = yaml.MappingNode("tag:yaml.org,2002:map", [])
+    return typing.cast(T, _convert(cls, node, name, ""))
+
+
+def to_plain(value: Any) -> Any:
+    """A dataclass as plain dicts and lists, in field order, for YAML or JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def to_yaml(value: Any) -> str:
+    """A dataclass as YAML text, in field order."""
+    return str(yaml.safe_dump(to_plain(value), sort_keys=False, allow_unicode=True, width=120))
+
+
+def _fail(node: yaml.Node | None, name: str, message: str) -> ConfigError:
+    line = f", line {node.start_mark.line + 1}" if node is not None and node.start_mark is not None else ""
+    return ConfigError(f"{name}{line}: {message}")
+
+
+def _convert(kind: Any, node: yaml.Node, name: str, key: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _convert_dataclass(typing.cast(type, kind), node, name, key)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(arguments, node, name, key)
+    if origin is Literal:
+        value = _scalar(node, name, key)
+        if value not in arguments:
+            raise _fail(node, name, f"{key} is {value!r}; it must be one of {', '.join(map(repr, arguments))}")
+        return value
+    if origin in (tuple, list):
+        if not isinstance(node, yaml.SequenceNode):
+            raise _fail(node, name, f"{key} must be a list")
+        return origin(_convert(arguments[0], item, name, f"{key}[{i}]") for i, item in enumerate(node.value))
+    if origin is dict:
+        if not isinstance(node, yaml.MappingNode):
+            raise _fail(node, name, f"{key} must be a mapping")
+        return {str(k.value): _convert(arguments[1], v, name, f"{key}.{k.value}") for k, v in node.value}
+    return _convert_scalar(kind, node, name, key)
+
+
+def _convert_union(choices: tuple[Any, ...], node: yaml.Node, name: str, key: str) -> Any:
+    """`X | None`, or a union of scalars, or of dataclasses: the first that fits; the first choice's error otherwise."""
+    is_null = isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
+    if is_null and type(None) in choices:
+        return None
+    errors: list[ConfigError] = []
+    for choice in choices:
+        if choice is not type(None):
+            try:
+                return _convert(choice, node, name, key)
+            except ConfigError as error:
+                errors.append(error)
+    raise errors[0]
+
+
+def _convert_dataclass(cls: type, node: yaml.Node, name: str, key: str) -> Any:
+    if not isinstance(node, yaml.MappingNode):
+        raise _fail(node, name, f"{key or 'the file'} must be a mapping with the keys {', '.join(_field_names(cls))}")
+    hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        field_name = str(key_node.value)
+        where = f"{key}.{field_name}" if key else field_name
+        if field_name not in hints or field_name not in _field_names(cls):
+            known = ", ".join(_field_names(cls))
+            raise _fail(key_node, name, f"unknown key {where!r}; known here: {known}")
+        if field_name in values:
+            raise _fail(key_node, name, f"{where} stands twice")
+        values[field_name] = _convert(hints[field_name], value_node, name, where)
+    for spec in dataclasses.fields(cls):
+        required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
+        if required and spec.name not in values:
+            raise _fail(node, name, f"{key + '.' if key else ''}{spec.name} is missing")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise _fail(node, name, f"{key + ': ' if key else ''}{error}") from None
+
+
+def _field_names(cls: type) -> list[str]:
+    return [spec.name for spec in dataclasses.fields(cls)]
+
+
+def _scalar(node: yaml.Node, name: str, key: str) -> Any:
+    if not isinstance(node, yaml.ScalarNode):
+        raise _fail(node, name, f"{key} must be a single value")
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_object(node)
+    finally:
+        loader.dispose()
+
+
+def _convert_scalar(kind: Any, node: yaml.Node, name: str, key: str) -> Any:
+    if kind is Any:
+        return yaml.SafeLoader("").construct_document(node)
+    value = _scalar(node, name, key)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, bool, str) and type(value) is kind:
+        return value
+    raise _fail(node, name, f"{key} is {value!r}; it must be of type {getattr(kind, '__name__', kind)}")

@@ -1,0 +1,1 @@
+"""Builds bundles on the workstation: fetch, export, quantize, prove, pack."""
