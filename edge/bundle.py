@@ -34,6 +34,7 @@ class ModelSection:
     kv_cache: KvCache
     chat_template: str  # file inside the bundle
     stop_tokens: tuple[int, ...]
+    special_tokens: tuple[str, ...] = ()  # as written in text; defused where a document or a question holds them
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,138 @@
+"""Citations, found after generation: each sentence of the answer is aligned with the packed passages (pure).
+
+The model is not asked to cite: a small one cites at random. Instead every sentence of its answer is compared with every
+window of one or two sentences of every passage, and the window that holds the sentence's content is its evidence. A
+sentence that no window holds stays without a citation and is marked as unsupported.
+
+What counts is what the answer adds: terms that the question already held say little ("The reset button is held for
+*ten seconds*"), so they weigh a fifth; and a number that stands nowhere in the window rules the window out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from edge.lexical import query, terms
+from edge.sentences import sentences
+from edge.types import Citation, Passage
+
+_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+_KNOWN_WEIGHT = 0.2  # of a term that the question already held, against 1 for one that the answer adds
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of an answer: `start` and `end` index the answer's text."""
+
+    start: int
+    end: int
+    text: str
+    citation: Citation | None  # None: no passage supports it
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    passage: Passage
+    start: int  # in the document's text
+    end: int
+    text: str
+    terms: frozenset[str]
+    numbers: frozenset[str]
+    sentences: int
+
+    @property
+    def language(self) -> str:
+        return self.passage.hit.language
+
+
+def cite(answer: str, question: str, passages: Sequence[Passage], support: float) -> list[Sentence]:
+    """The sentences of `answer`, each with its best evidence where that reaches `support` (0..1)."""
+    windows = [window for passage in passages for window in _windows(passage)]
+    return [
+        Sentence(start, end, answer[start:end], _evidence(answer[start:end], question, windows, support))
+        for start, end in sentences(answer)
+    ]
+
+
+def quote(question: str, passages: Sequence[Passage]) -> Citation | None:
+    """The single sentence of the passages that holds most of the question; None where none holds any of it.
+
+    A term counts the more the fewer sentences hold it, and a passage's relevance carries over to its sentences.
+    """
+    windows = [window for passage in passages for window in _windows(passage) if window.sentences == 1]
+    asked = _by_language(question, windows)
+    holders = Counter(term for window in windows for term in window.terms & asked[window.language])
+    best, best_score = None, 0.0
+    for window in windows:
+        weights = {term: holders[term] ** -0.5 for term in asked[window.language] if holders[term]}
+        held = sum(weight for term, weight in weights.items() if term in window.terms)
+        score = held / (sum(weights.values()) or 1.0) * (0.5 + 0.5 * window.passage.hit.relevance)
+        if score > best_score:
+            best, best_score = window, score
+    return None if best is None else _citation(best, best_score, best.text)
+
+
+def _by_language(text: str, windows: Sequence[_Window]) -> dict[str, frozenset[str]]:
+    """The content terms of a text under the stemming of each language among the windows."""
+    return {language: frozenset(query(text, language).terms) for language in {w.language for w in windows}}
+
+
+def _windows(passage: Passage) -> Iterator[_Window]:
+    """One and two neighbouring sentences of a passage; a summary chunk's own text stands for its span."""
+    chunk, language = passage.hit.chunk, passage.hit.language
+    spans = sentences(chunk.text)
+    for size in (1, 2):
+        for first, last in zip(spans, spans[size - 1 :], strict=False):
+            text = chunk.text[first[0] : last[1]]
+            start, end = chunk.start + first[0], chunk.start + last[1]
+            if chunk.kind == "summary":
+                start, end = chunk.start, chunk.end
+            context = " ".join((passage.hit.title, *chunk.headings))
+            found = frozenset(terms(text, language)) | frozenset(terms(context, language))
+            yield _Window(passage, start, end, text, found, frozenset(_numbers(text)), size)
+
+
+def _evidence(sentence: str, question: str, windows: Sequence[_Window], support: float) -> Citation | None:
+    asked, said = _by_language(question, windows), _by_language(sentence, windows)
+    new_numbers = frozenset(_numbers(sentence)) - frozenset(_numbers(question))
+    best, best_rank, best_held = None, (0.0, 0), 0.0
+    for window in windows:
+        known = asked[window.language]
+        held = _held(said[window.language], known, window) if new_numbers <= window.numbers else 0.0
+        if held < support:
+            continue
+        context = len(known & window.terms) / max(1, len(known))
+        # The second sentence of a window must earn its place; the passage's rank only breaks ties.
+        rank = (held + 0.5 * context - 0.15 * (window.sentences - 1), -window.passage.marker)
+        if best is None or rank > best_rank:
+            best, best_rank, best_held = window, rank, held
+    return None if best is None else _citation(best, best_held, sentence)
+
+
+def _held(said: frozenset[str], asked: frozenset[str], window: _Window) -> float:
+    """The weighted share of the sentence's content terms that the window holds, 0..1."""
+    weights = {term: _KNOWN_WEIGHT if term in asked else 1.0 for term in said}
+    total = sum(weights.values())
+    return sum(weight for term, weight in weights.items() if term in window.terms) / total if total else 0.0
+
+
+def _numbers(text: str) -> list[str]:
+    return [number.replace(",", ".") for number in _NUMBER.findall(text)]
+
+
+def _citation(window: _Window, score: float, sentence: str) -> Citation:
+    hit = window.passage.hit
+    return Citation(
+        marker=window.passage.marker,
+        document=hit.document,
+        title=hit.title,
+        page=hit.chunk.page,
+        start=window.start,
+        end=window.end,
+        text=window.text,
+        score=round(score, 4),
+        sentence=sentence,
+    )

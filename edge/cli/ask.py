@@ -1,0 +1,122 @@
+"""`edge ask`: one question, or a file of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge.box import Box, Mode
+from edge.cli.common import json_option, print_json, with_box
+from edge.cli.show import answer_json, explain_json, print_answer, print_explanation
+from edge.errors import EdgeError, UsageError
+
+if TYPE_CHECKING:
+    from edge.store.filters import Filter
+    from edge.types import Token
+
+ABSTAINED = 3
+
+
+@click.command()
+@click.argument("question", required=False)
+@click.option("--mode", type=click.Choice(["rag", "model"]), default="rag", show_default=True,
+              help="rag: from the documents; model: from the model alone, for comparison.")  # fmt: skip
+@click.option("--filter", "filters", multiple=True, metavar="KEY=VALUE",
+              help="Search only documents with this source, type, tag, language or date; repeatable.")  # fmt: skip
+@click.option("--explain", is_flag=True, help="Show every hit with its scores, what was packed, and the prompt.")
+@click.option("--batch", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help='A file of {"id", "question"} lines; prints one JSON line for each.')  # fmt: skip
+@json_option
+@with_box
+def ask(
+    box: Box,
+    question: str | None,
+    mode: Mode,
+    filters: tuple[str, ...],
+    explain: bool,
+    batch: Path | None,
+    as_json: bool,
+) -> int:
+    """Ask a QUESTION about the documents.
+
+    Exits with 3 where the documents do not answer it.
+    """
+    from edge.store.filters import Filter
+
+    where = Filter.parse(filters)
+    if (question is None) == (batch is None):
+        raise UsageError("give either a question or --batch FILE")
+    if batch is not None:
+        return _ask_all(box, _read_batch(batch), mode, where, explain)
+    return _ask_one(box, question or "", mode, where, explain, as_json)
+
+
+def _ask_one(box: Box, question: str, mode: Mode, where: Filter, explain: bool, as_json: bool) -> int:
+    streaming = sys.stdout.isatty() and not as_json
+    answer = box.ask(question, mode=mode, where=where, on_token=_echo if streaming else None)
+    if as_json:
+        print_json(answer_json(answer) | (explain_json(answer) if explain else {}))
+    else:
+        if explain:
+            print_explanation(answer)
+        print_answer(answer, mode, streamed=streaming)
+    return ABSTAINED if answer.abstained else 0
+
+
+def _echo(token: Token) -> None:
+    click.echo(token.text, nl=False)
+
+
+def _ask_all(box: Box, questions: list[dict[str, Any]], mode: Mode, where: Filter, explain: bool) -> int:
+    """One JSON line per question; a question that fails gets a line with its error, and the rest go on."""
+    failed = False
+    for entry in questions:
+        try:
+            answer = box.ask(entry["question"], mode=mode, where=where)
+        except UsageError as error:
+            result: dict[str, Any] = {"error": str(error), "kind": type(error).__name__}
+        except EdgeError as error:
+            if not _is_about_the_question(error):
+                raise
+            result = {"error": str(error), "kind": type(error).__name__}
+        else:
+            result = answer_json(answer) | (explain_json(answer) if explain else {})
+        failed = failed or "error" in result
+        print_json({"id": entry["id"]} | result)
+        sys.stdout.flush()
+    return 1 if failed else 0
+
+
+def _is_about_the_question(error: EdgeError) -> bool:
+    from edge.errors import PromptTooLong
+
+    return isinstance(error, PromptTooLong)
+
+
+def _read_batch(path: Path) -> list[dict[str, Any]]:
+    """Read and check the whole file before anything is loaded.
+
+    :raises UsageError: a line is not an object with "id" and "question"; names the line.
+    """
+    questions: list[dict[str, Any]] = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UsageError(f"{path}, line {number}: not JSON: {error}") from None
+        if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get("question"), str):
+            raise UsageError(f'{path}, line {number}: each line is an object with "id" and "question"')
+        questions.append(entry)
+    if not questions:
+        raise UsageError(f"{path} holds no questions")
+    return questions

@@ -1,0 +1,76 @@
+"""What the commands share: the options that name a box, and the two ways to print."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+import click
+
+from edge.box import Box
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_PATH = click.Path(path_type=Path)
+
+
+def with_box(command: Callable[Concatenate[Box, P], R]) -> Callable[P, R]:
+    """Add `--bundle --index --config`; the command gets the box as its first argument, closed when it ends."""
+
+    @click.option("--bundle", type=_PATH, help="Folder of the bundle.  [default: bundle in the home folder]")
+    @click.option("--index", type=_PATH, help="File of the index.  [default: index.db in the home folder]")
+    @click.option("--config", type=_PATH, help="Configuration (YAML).  [default: config.yaml in the home folder]")
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        paths: dict[str, Any] = {name: kwargs.pop(name) for name in ("bundle", "index", "config")}
+        with Box.open(**paths) as box:
+            return command(box, *args, **kwargs)
+
+    return wrapped
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else.")
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on one line of stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_error(message: str, kind: str, exit_code: int) -> None:
+    """The error for a person on stderr; with `--json` also as an object on stdout."""
+    click.echo(f"edge: {message}", err=True)
+    if "--json" in sys.argv[1:]:
+        print_json({"error": message, "kind": kind, "exit_code": exit_code})
+
+
+def console() -> Console:
+    """The terminal for progress and prose on stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def short(source: str) -> str:
+    """A document's path as a person here would write it: relative to the working folder where that is shorter."""
+    path, mark, table = source.partition("#")
+    relative = os.path.relpath(path)
+    return (relative if len(relative) < len(path) else path) + mark + table
+
+
+def human_bytes(count: float) -> str:
+    """Bytes in the largest binary unit that keeps the number at 1 or above."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

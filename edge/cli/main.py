@@ -1,0 +1,93 @@
+"""The group of all commands, loaded by name when called, and the one place where errors become exit codes.
+
+Exit codes: 0 done or answered, 1 error, 2 usage, 3 abstained, 4 a gate or comparison failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from importlib.metadata import entry_points, version
+from typing import NoReturn
+
+import click
+
+from edge.cli.common import print_error
+from edge.errors import EdgeError
+
+COMMANDS = {
+    "ingest": ("edge.cli.ingest:ingest", "Read files and folders into the index."),
+    "ask": ("edge.cli.ask:ask", "Ask a question about the documents, or a file of them."),
+    "chat": ("edge.cli.chat:chat", "Hold a conversation about the documents."),
+    "index": ("edge.cli.index:index", "Look at the index, remove from it, rebuild it, compact it."),
+    "bundle": ("edge.cli.bundle:bundle", "Show or verify the bundle."),
+    "doctor": ("edge.cli.doctor:doctor", "Check this machine, the bundle and the index."),
+}
+EXTRAS = {"optimize": "Fine-tune, quantize and pack a bundle (extra `optimize`)."}
+"""Commands of other packages, found by the entry point group `edge.commands`; named here so that help lists them."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called: `edge ask` pays for nothing that it does not use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *EXTRAS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            module, _, name = COMMANDS[cmd_name][0].partition(":")
+            command = getattr(importlib.import_module(module), name)
+            return command if isinstance(command, click.Command) else None
+        if cmd_name in EXTRAS:
+            return _plugin(cmd_name)
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, text) for name, (_, text) in COMMANDS.items()] + list(EXTRAS.items())
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _plugin(name: str) -> click.Command:
+    found = entry_points(group="edge.commands", name=name)
+    try:
+        command = next(iter(found)).load()
+    except (ImportError, StopIteration) as error:
+        raise EdgeError(
+            f"`edge {name}` needs packages that are not installed here ({error or 'no entry point'}): "
+            f"pip install 'edge-slm[{name}]'"
+        ) from None
+    if not isinstance(command, click.Command):
+        raise EdgeError(f"the entry point edge.commands:{name} is not a command")
+    return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("edge-slm"), prog_name="edge")
+def cli() -> None:
+    """Answers questions about your documents on this machine, with checked citations.
+
+    Paths default to the folder EDGE_HOME, else to the XDG data folder: the bundle in `bundle`, the index in `index.db`,
+    the configuration in `config.yaml`.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        print_error(error.format_message(), "UsageError", 2)
+        code = 2
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        code = 130
+    except EdgeError as error:
+        print_error(str(error), type(error).__name__, error.exit_code)
+        code = error.exit_code
+    except BrokenPipeError:
+        # The reader has gone (`edge ask … | head`): nothing is left to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,151 @@
+"""A question to the chunks that may answer it: dense and lexical candidates, scored alike, fused, calibrated.
+
+Each arm proposes `depth` candidates: the nearest vectors, and the best chunks by SQLite's BM25. Every candidate then
+gets both scores, whichever arm found it, and the fused score is their weighted sum. Both are absolute: a cosine, and a
+BM25 divided by what a perfect chunk would get, so a question with no good chunk has no good score. Rank fusion (RRF)
+throws that away, and on long documents it was worse than its better arm; docs/decisions.md has the figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge import lexical
+from edge.config import RetrieveConfig
+from edge.errors import UsageError
+from edge.ingest.chunk import embedding_text
+from edge.store.chunks import Store
+from edge.store.filters import Filter
+from edge.store.search import Found, Searcher, Statistics
+from edge.types import Hit
+
+# BM25 (Robertson & Zaragoza 2009, "The Probabilistic Relevance Framework"); k1 and b as in Anserini's defaults, which
+# suit chunks of like length. A pair of neighbouring question terms found side by side counts PAIR of a term of its
+# rarity.
+K1 = 0.9
+B = 0.4
+PAIR = 0.3
+
+# Logistic regression of "this best hit holds the answer" on the scores, fitted by scripts/fit_relevance.py.
+RELEVANCE_BIAS = -3.0
+RELEVANCE_DENSE = 5.0
+RELEVANCE_LEXICAL = 3.0
+
+
+class QueryEmbedder(Protocol):
+    """What retrieval needs of an embedder: a question as float32 (dim,), unit length."""
+
+    def embed_query(self, text: str) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Inverse document frequencies, for the terms and pairs of a question in one language."""
+
+    terms: Mapping[str, float]
+    pairs: Mapping[tuple[str, str], float]
+
+    @property
+    def bound(self) -> float:
+        """What a chunk would get that holds every term often."""
+        return (K1 + 1) * sum(self.terms.values())
+
+
+def retrieve(
+    question: str, store: Store, embedder: QueryEmbedder, config: RetrieveConfig, where: Filter | None = None
+) -> list[Hit]:
+    """The best `config.top_k` chunks for a question, best first, each with all its scores.
+
+    Chunks with the same text count once, so that copies of a file do not fill the prompt.
+
+    :raises UsageError: the question is empty.
+    :raises StoreError: the index cannot be read.
+    """
+    hits = candidates(question, store, embedder, config, where or Filter())
+    hits.sort(key=lambda hit: (-hit.score, hit.chunk_id))
+    distinct = {" ".join(hit.chunk.text.split()): hit for hit in reversed(hits)}
+    return [hit for hit in hits if distinct[" ".join(hit.chunk.text.split())] is hit][: config.top_k]
+
+
+def candidates(
+    question: str, store: Store, embedder: QueryEmbedder, config: RetrieveConfig, where: Filter
+) -> list[Hit]:
+    """What either arm proposes, with all scores, in no order. See `retrieve`."""
+    if not question.strip():
+        raise UsageError("the question is empty")
+    vector = embedder.embed_query(question)
+    searcher = Searcher(store)
+    with searcher.snapshot():
+        queries = {language: lexical.query(question, language) for language in searcher.languages()}
+        words = list(dict.fromkeys(term for query in queries.values() for term in query.terms))
+        proposed = {id for id, _ in searcher.dense(vector, config.depth, where)}
+        proposed.update(searcher.lexical(words, config.depth, where))
+        cosines = searcher.cosines(vector, proposed)
+        found = searcher.found(proposed)
+        statistics = searcher.statistics()
+        phrases = {(term,) for term in words} | {pair for query in queries.values() for pair in query.pairs}
+        frequencies = searcher.frequencies(sorted(phrases))
+    weights = {language: weigh(query, frequencies, statistics) for language, query in queries.items()}
+    return [
+        _hit(chunk, cosines[id], lexical_score(index_terms(chunk), weights[chunk.language], statistics), config)
+        for id, chunk in found.items()
+    ]
+
+
+def index_terms(found: Found) -> list[str]:
+    """The terms that a chunk was indexed with."""
+    return lexical.terms(embedding_text(found.title, found.chunk), found.language)
+
+
+def weigh(query: lexical.Query, frequencies: Mapping[tuple[str, ...], int], statistics: Statistics) -> Weights:
+    """Inverse document frequencies, of the always positive kind: ln(1 + (N - n + 0.5) / (n + 0.5)). (pure)"""
+
+    def idf(phrase: tuple[str, ...]) -> float:
+        count = min(frequencies[phrase], statistics.chunks)
+        return math.log1p((statistics.chunks - count + 0.5) / (count + 0.5))
+
+    return Weights({term: idf((term,)) for term in query.terms}, {pair: idf(pair) for pair in query.pairs})
+
+
+def lexical_score(terms: Sequence[str], weights: Weights, statistics: Statistics) -> float:
+    """BM25 of a chunk's terms, over its bound: 0 where no query term occurs, about 1 where all do, often. (pure)"""
+    counts = Counter(term for term in terms if term in weights.terms)
+    if not counts:
+        return 0.0
+    pairs = Counter(pair for pair in zip(terms, terms[1:], strict=False) if pair in weights.pairs)
+    length = K1 * (1 - B + B * len(terms) / max(statistics.mean_terms, 1.0))
+    score = sum(weights.terms[term] * count / (count + length) for term, count in counts.items())
+    score += PAIR * sum(weights.pairs[pair] * count / (count + length) for pair, count in pairs.items())
+    return (K1 + 1) * score / weights.bound
+
+
+def fuse(dense: float, lexical: float, dense_weight: float) -> float:
+    """The score that orders hits: a convex combination of two absolute scores. (pure)"""
+    return dense_weight * dense + (1 - dense_weight) * lexical
+
+
+def relevance(dense: float, lexical: float) -> float:
+    """The probability that a hit with these scores holds an answer, 0..1. (pure)"""
+    return 1 / (1 + math.exp(-(RELEVANCE_BIAS + RELEVANCE_DENSE * dense + RELEVANCE_LEXICAL * lexical)))
+
+
+def _hit(found: Found, dense: float, words: float, config: RetrieveConfig) -> Hit:
+    return Hit(
+        chunk_id=found.id,
+        document=found.document,
+        title=found.title,
+        type=found.type,
+        language=found.language,
+        chunk=found.chunk,
+        dense=dense,
+        lexical=words,
+        score=fuse(dense, words, config.dense_weight),
+        relevance=relevance(dense, words),
+    )

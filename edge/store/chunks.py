@@ -1,0 +1,342 @@
+"""The index: documents, their chunks, the chunks' terms and vectors, in one SQLite file.
+
+A document's rows are replaced together in one transaction, so a reader, or whoever comes after a kill, sees the old
+document or the new one. Searching is in search.py, upkeep in upkeep.py; all SQL of the project lives in this folder.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import apsw
+import numpy as np
+from numpy.typing import NDArray
+
+from edge import lexical
+from edge.errors import StoreMismatch, UsageError
+from edge.store.connect import connect, translated
+from edge.store.migrations import migrate
+from edge.types import Block, Chunk, Document
+
+PIECE_CHARACTERS = 32768
+VECTORS_PER_BLOCK = 256  # vec0 allocates vectors in blocks of this many; its default, 1024, wastes a small index
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the rows of an index were made with; rows of two identities do not compare."""
+
+    embedder: str  # the fingerprint of `bundle.EmbedderSection`
+    dim: int
+    chunker: str
+    terms: str = lexical.VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an incremental ingest compares a source with."""
+
+    sha256: str
+    settings: str
+    type: str
+
+
+class Store:
+    """An open index. Use as a context manager; one object serves one thread at a time."""
+
+    def __init__(self, connection: apsw.Connection, path: Path) -> None:
+        self.connection = connection
+        self.path = path
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        create: bool = False,
+        fingerprint: str | None = None,
+        dim: int | None = None,
+        chunker: str | None = None,
+    ) -> Store:
+        """Open an index, or with `create` make one where there is none; what is given must be what it was made with.
+
+        :raises StoreMissing: there is none and `create` is false.
+        :raises StoreMismatch: another embedder, dimension or chunker made it; the message says how to rebuild.
+        :raises StoreError: it cannot be used: see `edge.store.connect.ERRORS`.
+        """
+        if create and (fingerprint is None or dim is None or chunker is None):
+            raise UsageError("a new index needs the embedder's fingerprint and dimension and the chunker's version")
+        store = cls(connect(path, create=create), path)
+        try:
+            if not store.connection.readonly("main"):
+                migrate(store.connection, path)
+            if create and fingerprint is not None and dim is not None and chunker is not None:
+                store._establish(Identity(fingerprint, dim, chunker))
+            store._compare({"embedder": fingerprint, "dim": dim, "chunker": chunker})
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Close the file; closing twice does no harm."""
+        with translated(self.path):
+            self.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def identity(self) -> Identity:
+        """What the rows were made with."""
+        meta = self._meta()
+        try:
+            return Identity(meta["embedder"], int(meta["dim"]), meta["chunker"], meta["terms"])
+        except KeyError as error:
+            raise StoreMismatch(
+                f"{self.path}: the index was never finished ({error} is missing); delete it and ingest again"
+            ) from None
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, with the write lock from the start; inside another one it is a part of that one.
+
+        :raises StoreBusy: another process holds the write lock for longer than the timeout.
+        """
+        with translated(self.path):
+            if self.connection.in_transaction:
+                with self.connection:
+                    yield
+                return
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:  # SQLite has rolled back by itself where the disk is full
+                    self.connection.execute("ROLLBACK")
+                raise
+
+    # -- documents ----------------------------------------------------------------------------------------------
+
+    def replace(
+        self,
+        document: Document,
+        chunks: Sequence[Chunk],
+        vectors: NDArray[np.float32],
+        terms: Iterable[Sequence[str]],
+        *,
+        settings: str = "{}",
+    ) -> None:
+        """Store a document in place of the one of the same source, if there is one.
+
+        `vectors` is float32 (n_chunks, dim), unit length; `terms` the index terms of each chunk, which may be made
+        while they are written.
+
+        :raises StoreBusy, StoreFull: nothing was changed.
+        :raises ValueError: the sizes do not fit together.
+        """
+        dim = self.identity.dim
+        if vectors.shape != (len(chunks), dim):
+            raise ValueError(f"{len(chunks)} chunks, vectors {vectors.shape}, dimension {dim}")
+        if not np.isfinite(vectors).all():
+            raise ValueError(f"{document.source}: the embedder returned vectors that are not finite")
+        with self.transaction():
+            identifier = self._write_document(document, settings)
+            old = [id for (id,) in self._rows("SELECT id FROM chunks WHERE document_id = ? ORDER BY id", identifier)]
+            self._forget(old)
+            self._write_chunks(identifier, chunks, vectors, terms, old)
+            self._reclaim()
+
+    def remove(self, sources: Iterable[str]) -> int:
+        """Remove documents by source, in one transaction; returns how many there were."""
+        count = 0
+        with self.transaction():
+            for source in sources:
+                found = self._rows("SELECT id FROM documents WHERE source = ?", source)
+                for (identifier,) in found:
+                    ids = [id for (id,) in self._rows("SELECT id FROM chunks WHERE document_id = ?", identifier)]
+                    self._forget(ids)
+                    self.connection.executemany(f"DELETE FROM {self._vectors} WHERE rowid = ?", [(i,) for i in ids])
+                    self.connection.execute("DELETE FROM documents WHERE id = ?", (identifier,))
+                    count += 1
+            self._reclaim()
+        return count
+
+    def known(self) -> dict[str, Known]:
+        """Every stored source with what an incremental ingest compares."""
+        rows = self._rows("SELECT source, sha256, settings, type FROM documents ORDER BY source")
+        return {source: Known(*compared) for source, *compared in rows}
+
+    def document(self, source: str) -> Document | None:
+        """A stored document with its whole text and its blocks."""
+        found = self._rows(
+            "SELECT id, sha256, type, title, language, date, tags, blocks FROM documents WHERE source = ?", source
+        )
+        if not found:
+            return None
+        identifier, sha256, type_, title, language, date, tags, blocks = found[0]
+        return Document(
+            source=source, sha256=sha256, type=type_, title=title, text=self.text(identifier), language=language,
+            blocks=_unpack_blocks(blocks), date=date, tags=tuple(json.loads(tags)),
+        )  # fmt: skip
+
+    def text(self, document_id: int, start: int = 0, end: int | None = None) -> str:
+        """A span of a document's extracted text; only the pieces that it touches are read."""
+        first = start - start % PIECE_CHARACTERS
+        last = end if end is not None else 2**62
+        rows = self._rows(
+            "SELECT content FROM pieces WHERE document_id = ? AND start >= ? AND start < ? ORDER BY start",
+            document_id, first, max(last, first + 1),
+        )  # fmt: skip
+        text = "".join(zlib.decompress(content).decode() for (content,) in rows)
+        return text[start - first : None if end is None else end - first]
+
+    # -- a rebuild ----------------------------------------------------------------------------------------------
+
+    def reset(self, identity: Identity) -> None:
+        """Drop all chunks and vectors, keep the documents, and take rows of `identity` from now on.
+
+        Meant to be the first step of a transaction that then stores every document again.
+        """
+        with self.transaction():
+            self.connection.execute("DELETE FROM chunks")
+            self.connection.execute("INSERT INTO chunks_fts (chunks_fts) VALUES ('delete-all')")
+            self._new_vectors(identity.dim, copy=False)
+            for field in fields(Identity):
+                self._set_meta(field.name, str(getattr(identity, field.name)))
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _rows(self, sql: str, *values: apsw.SQLiteValue) -> list[tuple]:  # type: ignore[type-arg]
+        with translated(self.path):
+            return self.connection.execute(sql, values).fetchall()
+
+    def _meta(self) -> dict[str, str]:
+        return dict(self._rows("SELECT key, value FROM meta"))
+
+    def _set_meta(self, key: str, value: str) -> None:
+        self.connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+    @property
+    def _vectors(self) -> str:
+        """The table of vectors. vec0 cannot be renamed nor emptied, so a new one gets a new name."""
+        return self._meta()["vectors"]
+
+    def _establish(self, identity: Identity) -> None:
+        with self.transaction():
+            if not self._meta():
+                self.reset(identity)
+
+    def _compare(self, wanted: dict[str, str | int | None]) -> None:
+        names = {"embedder": "embedder", "dim": "embedding dimension", "chunker": "chunker", "terms": "term rules"}
+        if wanted["embedder"] is not None:
+            wanted = {**wanted, "terms": lexical.VERSION}
+        found = {key: str(getattr(self.identity, key)) for key in names}
+        other = [key for key, value in wanted.items() if value is not None and str(value) != found[key]]
+        if other:
+            what = ", ".join(f"{names[key]} {found[key]!r} instead of {str(wanted[key])!r}" for key in other)
+            raise StoreMismatch(
+                f"{self.path}: the index was made with another configuration: {what}. Run `edge index rebuild` to make "
+                "it anew from the stored texts, or use the bundle and configuration that it was made with"
+            )
+
+    def _write_document(self, document: Document, settings: str) -> int:
+        self.connection.execute(
+            "INSERT INTO documents (source, sha256, settings, type, title, language, date, tags, characters, blocks) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (source) DO UPDATE SET sha256 = excluded.sha256, "
+            "settings = excluded.settings, type = excluded.type, title = excluded.title, language = excluded.language, "
+            "date = excluded.date, tags = excluded.tags, characters = excluded.characters, blocks = excluded.blocks",
+            (document.source, document.sha256, settings, document.type, document.title, document.language,
+             document.date, json.dumps(document.tags), len(document.text), _pack_blocks(document.blocks)),
+        )  # fmt: skip
+        identifier: int = self._rows("SELECT id FROM documents WHERE source = ?", document.source)[0][0]
+        self.connection.execute("DELETE FROM pieces WHERE document_id = ?", (identifier,))
+        self.connection.executemany(
+            "INSERT INTO pieces (document_id, start, content) VALUES (?, ?, ?)",
+            (
+                (identifier, start, zlib.compress(document.text[start : start + PIECE_CHARACTERS].encode()))
+                for start in range(0, len(document.text), PIECE_CHARACTERS)
+            ),
+        )
+        return identifier
+
+    def _forget(self, ids: list[int]) -> None:
+        self.connection.executemany("DELETE FROM chunks_fts WHERE rowid = ?", [(id,) for id in ids])
+        self.connection.executemany("DELETE FROM chunks WHERE id = ?", [(id,) for id in ids])
+
+    def _write_chunks(
+        self,
+        document_id: int,
+        chunks: Sequence[Chunk],
+        vectors: NDArray[np.float32],
+        terms: Iterable[Sequence[str]],
+        old: list[int],
+    ) -> None:
+        """Write the chunks under the ids of those that they replace, so that vec0 overwrites their vectors in place:
+        it would not use the slot of a deleted vector again."""
+        following = max(self._rows("SELECT coalesce(max(id), 0) FROM chunks")[0][0], *old, 0) + 1
+        ids = [*old[: len(chunks)], *range(following, following + len(chunks) - len(old))]
+        table = self._vectors
+        for id, chunk, words in zip(ids, chunks, terms, strict=True):
+            self.connection.execute(
+                'INSERT INTO chunks (id, document_id, ordinal, start, "end", headings, page, kind, terms, summary) '
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (id, document_id, chunk.ordinal, chunk.start, chunk.end, json.dumps(chunk.headings, ensure_ascii=False),
+                 chunk.page, chunk.kind, len(words), chunk.text if chunk.kind == "summary" else None),
+            )  # fmt: skip
+            self.connection.execute("INSERT INTO chunks_fts (rowid, terms) VALUES (?, ?)", (id, " ".join(words)))
+        kept = min(len(old), len(chunks))
+        rows = ((vector.astype("<f4").tobytes(), id) for id, vector in zip(ids, vectors, strict=True))
+        self.connection.executemany(f"UPDATE {table} SET embedding = ? WHERE rowid = ?", itertools.islice(rows, kept))
+        self.connection.executemany(f"INSERT INTO {table} (embedding, rowid) VALUES (?, ?)", rows)
+        self.connection.executemany(f"DELETE FROM {table} WHERE rowid = ?", [(id,) for id in old[kept:]])
+
+    def _slots(self) -> tuple[int, int]:
+        """How many vectors there are, and for how many vec0 holds room."""
+        table = self._vectors
+        rows = self._rows(f"SELECT (SELECT count(*) FROM {table}_rowids), (SELECT sum(size) FROM {table}_chunks)")
+        return rows[0][0], rows[0][1] or 0
+
+    def _reclaim(self) -> None:
+        """Copy the vectors into a new table once a third of the room is holes: each vector is copied a bounded number
+        of times on average, and the file's size is bounded without anybody's doing."""
+        used, slots = self._slots()
+        if slots - used > used // 2 + VECTORS_PER_BLOCK:
+            self._new_vectors(self.identity.dim, copy=True)
+
+    def _new_vectors(self, dim: int, *, copy: bool) -> None:
+        old = self._meta().get("vectors")
+        new = f"chunks_vec_{int(old.rsplit('_', 1)[1]) + 1 if old else 1}"
+        self.connection.execute(
+            f"CREATE VIRTUAL TABLE {new} USING vec0(embedding float[{int(dim)}] distance_metric=cosine, "
+            f"chunk_size={VECTORS_PER_BLOCK})"
+        )
+        if copy:
+            self.connection.execute(f"INSERT INTO {new} (rowid, embedding) SELECT rowid, embedding FROM {old}")
+        if old:
+            self.connection.execute(f"DROP TABLE {old}")
+        self._set_meta("vectors", new)
+
+
+def _pack_blocks(blocks: Sequence[Block]) -> bytes:
+    plain = [[b.start, b.end, b.kind, b.headings, b.page] for b in blocks]
+    return zlib.compress(json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def _unpack_blocks(content: bytes) -> tuple[Block, ...]:
+    plain = json.loads(zlib.decompress(content))
+    return tuple(Block(start, end, kind, tuple(headings), page) for start, end, kind, headings, page in plain)

@@ -1,0 +1,324 @@
+"""The quality gate: how far is a build from its fp32 parent?
+
+Text shipped in optimize/data/gate is cut into windows and read by both models.
+
+- Perplexity of both, and the mean KL divergence KL(parent || build) of the next-token distribution: Kullback and
+  Leibler 1951, natural logarithm. Both over every position of every window but the last.
+- Top-1 agreement: the share of positions at which both find the same token most likely.
+- Greedy agreement: both continue prompts by 32 tokens; the share of them before the first difference. The build runs in
+  onnxruntime-genai, the runtime that ships; the parent in PyTorch.
+
+A build with a pruned LM head gives logits for the last token only, so the teacher-forced part runs its graph in plain
+onnxruntime with the two pruning nodes bypassed, in memory: same file of weights, same kernels, nothing written.
+
+The parent's result is kept as hidden states before the LM head (float32, tokens x hidden: 24 MB), from which one
+multiplication gives back its logits, which would take 2 GB.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge.config import to_plain
+from edge.errors import BuildError, GateError
+from edge.files import write_atomic
+from edge.machine import cores
+from optimize.quantize import GRAPH
+from optimize.recipe import GateRecipe
+
+TOOLS = ("torch", "transformers", "onnxruntime", "onnxruntime-genai", "onnx", "tokenizers", "numpy")
+TEXT = Path(__file__).parent / "data" / "gate"
+GREEDY_TOKENS = 32
+_PROMPT_TOKENS = 64
+_ROWS = 128  # positions whose distributions are held at once: 4 x rows x vocabulary x 4 bytes, 100 MB
+
+
+
+@dataclass(frozen=True)
+class GateResult:
+    tokens: int  # positions compared
+    parent_perplexity: float
+    perplexity: float
+    perplexity_ratio: float
+    kl_nats: float
+    top1_agreement: float
+    greedy_agreement: float
+    greedy_prompts: int
+
+
+def gate_text(folder: Path = TEXT) -> str:
+    """The text that builds are compared on.
+
+    :raises BuildError: the installation has none.
+    """
+    files = sorted(folder.glob("*.txt"))
+    if not files:
+        raise BuildError(f"{folder}: no text to compare the build on; install edge-slm again")
+    return "\n\n".join(path.read_text(encoding="utf-8") for path in files)
+
+
+def read_parent(parent: Path, recipe: GateRecipe, text: str, out: Path) -> None:
+    """Run the fp32 parent and write what `compare` needs into `out`.
+
+    Files: tokens.npy int64 (windows, window_tokens); hidden.npy float32 (windows, window_tokens, hidden);
+    head.npy float32 (vocabulary, hidden); prompts.npy int64 (prompts, 64); greedy.npy int64 (prompts, 32).
+
+    :raises BuildError: the text is shorter than the recipe asks for, or the logits are no plain product with the head.
+    """
+    import numpy as np
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(cores())
+    windows, prompts = _cut(_tokenize(parent, text), recipe)
+    model = AutoModelForCausalLM.from_pretrained(parent, dtype=torch.float32).eval()
+    head = model.get_output_embeddings().weight
+    hidden = np.lib.format.open_memmap(
+        out / "hidden.npy", mode="w+", dtype=np.float32, shape=(*windows.shape, head.shape[1])
+    )
+    with torch.inference_mode():
+        for index, window in enumerate(torch.from_numpy(windows)):
+            states = model.model(window[None], use_cache=False).last_hidden_state[0]
+            if index == 0:
+                _check_head(model, window, states @ head.T)
+            hidden[index] = states.numpy()
+        greedy = _greedy_parent(model, torch.from_numpy(prompts))
+    hidden.flush()
+    for name, array in (("tokens", windows), ("head", head.detach().numpy()), ("prompts", prompts), ("greedy", greedy)):
+        np.save(out / f"{name}.npy", array)
+
+
+def compare(build: Path, reference: Path) -> GateResult:
+    """Compare the model in `build` with what `read_parent` wrote into `reference`.
+
+    :raises BuildError: the build cannot be loaded or run.
+    """
+    import numpy as np
+
+    windows = np.load(reference / "tokens.npy")
+    totals = {"kl": 0.0, "parent": 0.0, "build": 0.0, "same": 0.0}
+    logits = _teacher_forced(build)
+    for parent_rows, build_rows, targets in _rows(reference, windows, logits):
+        for key, value in _distances(parent_rows, build_rows, targets).items():
+            totals[key] += value
+    count = windows.shape[0] * (windows.shape[1] - 1)
+    prompts, wanted = np.load(reference / "prompts.npy"), np.load(reference / "greedy.npy")
+    parent_perplexity, perplexity = math.exp(totals["parent"] / count), math.exp(totals["build"] / count)
+    return GateResult(
+        tokens=count,
+        parent_perplexity=_rounded(parent_perplexity),
+        perplexity=_rounded(perplexity),
+        perplexity_ratio=_rounded(perplexity / parent_perplexity),
+        kl_nats=_rounded(totals["kl"] / count),
+        top1_agreement=_rounded(totals["same"] / count),
+        greedy_agreement=_rounded(_greedy_agreement(build, prompts, wanted)),
+        greedy_prompts=len(prompts),
+    )
+
+
+def judge(result: GateResult, recipe: GateRecipe) -> dict[str, Any]:
+    """The result with its thresholds, as the manifest keeps it.
+
+    :raises GateError: a threshold is missed; the message is the whole table.
+    """
+    checks = (
+        ("kl_nats", result.kl_nats, "<=", recipe.max_kl_nats),
+        ("perplexity_ratio", result.perplexity_ratio, "<=", recipe.max_perplexity_ratio),
+        ("top1_agreement", result.top1_agreement, ">=", recipe.min_top1_agreement),
+        ("greedy_agreement", result.greedy_agreement, ">=", recipe.min_greedy_agreement),
+    )
+    lines, failed = [], False
+    for name, value, relation, limit in checks:
+        passed = value <= limit if relation == "<=" else value >= limit
+        failed |= not passed  # a NaN fails both
+        lines.append(f"  {name:18} {value:<10.5g} must be {relation} {limit:<10.5g} {'ok' if passed else 'FAILED'}")
+    if failed:
+        head = f"the build lost too much against its fp32 parent (over {result.tokens} tokens); nothing was packaged"
+        raise GateError("\n".join([head, *lines, "Take a finer recipe, or change the thresholds under `gate:` in it"]))
+    return {**to_plain(result), "thresholds": {name: limit for name, _, _, limit in checks}}
+
+
+def shape_of(recipe: GateRecipe) -> dict[str, int]:
+    """The part of the recipe that decides what is measured; the thresholds decide nothing but the verdict."""
+    return {"tokens": recipe.tokens, "window_tokens": recipe.window_tokens, "prompts": recipe.prompts}
+
+
+def write_result(result: GateResult, out: Path) -> None:
+    write_atomic(out / "gate.json", json.dumps(to_plain(result), indent=2) + "\n")
+
+
+def read_result(folder: Path) -> GateResult:
+    return GateResult(**json.loads((folder / "gate.json").read_text(encoding="utf-8")))
+
+
+# The text
+
+
+def _tokenize(parent: Path, text: str) -> list[int]:
+    from tokenizers import Tokenizer
+
+    return list(Tokenizer.from_file(str(parent / "tokenizer.json")).encode(text, add_special_tokens=False).ids)
+
+
+def _cut(tokens: list[int], recipe: GateRecipe) -> tuple[Any, Any]:
+    """Windows (n, window_tokens) that cover at least `recipe.tokens` positions, and prompts at even distances."""
+    import numpy as np
+
+    size = recipe.window_tokens
+    count = -(-recipe.tokens // (size - 1))
+    if len(tokens) < count * size:
+        raise BuildError(
+            f"the text in {TEXT} has {len(tokens)} tokens of this model; gate.tokens: {recipe.tokens} needs {count * size}"
+        )
+    windows = np.array(tokens[: count * size], dtype=np.int64).reshape(count, size)
+    starts = np.linspace(0, count * size - _PROMPT_TOKENS, recipe.prompts).astype(int)
+    return windows, np.stack([windows.reshape(-1)[start : start + _PROMPT_TOKENS] for start in starts])
+
+
+# The parent
+
+
+def _check_head(model: Any, window: Any, logits: Any) -> None:
+    full = model(window[None], use_cache=False).logits[0]
+    if float((full - logits).abs().max()) > 1e-2:
+        raise BuildError("the gate cannot compare this kind of model: its logits are scaled, capped or shifted")
+
+
+def _greedy_parent(model: Any, prompts: Any) -> Any:
+    """Most likely continuation, int64 (prompts, 32); all prompts have the same length and go as one batch."""
+    import numpy as np
+
+    chosen, step, past = [], prompts, None
+    for _ in range(GREEDY_TOKENS):
+        output = model(step, past_key_values=past, use_cache=True, logits_to_keep=1)
+        past = output.past_key_values
+        step = output.logits[:, -1].argmax(dim=-1, keepdim=True)
+        chosen.append(step.numpy())
+    return np.concatenate(chosen, axis=1)
+
+
+# The build
+
+
+def unpruned(graph: bytes) -> bytes:
+    """The same ONNX graph (without its weights) with logits for every position: bypasses the nodes of a pruned head.
+
+    The builder puts Gather(index -1) and Unsqueeze between the last norm and the head; a graph without them is
+    returned as it is.
+    """
+    import onnx
+
+    model = onnx.ModelProto.FromString(graph)
+    nodes = {node.name: node for node in model.graph.node}
+    gather, unsqueeze = nodes.get("/lm_head/prune/Gather"), nodes.get("/lm_head/prune/Unsqueeze")
+    if gather is None or unsqueeze is None:
+        return graph
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name == unsqueeze.output[0]:
+                node.input[index] = gather.input[0]
+    model.graph.node.remove(gather)
+    model.graph.node.remove(unsqueeze)
+    for output in model.graph.output:
+        if output.name == "logits":
+            output.type.tensor_type.shape.dim[1].Clear()
+            output.type.tensor_type.shape.dim[1].dim_param = "sequence_length"
+    del model.graph.value_info[:]  # shapes written for one row
+    return bytes(model.SerializeToString())
+
+
+def _teacher_forced(build: Path) -> Any:
+    """A function: int64 (time,) -> logits float32 (time, vocabulary) of the build."""
+    import numpy as np
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = cores()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(build))
+    try:
+        session = ort.InferenceSession(unpruned((build / GRAPH).read_bytes()), options, ["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 - the binding raises many kinds, and all mean the same here
+        raise BuildError(f"onnxruntime cannot load the build: {error}") from error
+    types = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
+    decoder = json.loads((build / "genai_config.json").read_text(encoding="utf-8"))["model"]["decoder"]
+    shape = (1, decoder["num_key_value_heads"], 0, decoder["head_size"])  # a cache with nothing in it
+    empty = {
+        given.name: np.zeros(shape, types[given.type])
+        for given in session.get_inputs()
+        if given.name.startswith("past_key_values.")
+    }
+    names = {given.name for given in session.get_inputs()}
+
+    def logits(tokens: Any) -> Any:
+        feeds = {"input_ids": tokens[None], "attention_mask": np.ones((1, len(tokens)), np.int64), **empty}
+        if "position_ids" in names:
+            feeds["position_ids"] = np.arange(len(tokens), dtype=np.int64)[None]
+        return session.run(["logits"], feeds)[0][0]
+
+    return logits
+
+
+def _greedy_agreement(build: Path, prompts: Any, wanted: Any) -> float:
+    """Mean share of `wanted` (up to the parent's first end token) that the build says before the first difference."""
+    import onnxruntime_genai as og
+
+    config = og.Config(str(build))
+    config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": cores()}}}}))
+    model = og.Model(config)
+    ends = set(og.Tokenizer(model).eos_token_ids)
+    shares = []
+    for prompt, target in zip(prompts, wanted, strict=True):
+        stop = next((index + 1 for index, token in enumerate(target) if int(token) in ends), len(target))
+        params = og.GeneratorParams(model)
+        params.set_search_options(max_length=len(prompt) + stop, do_sample=False)
+        generator = og.Generator(model, params)
+        generator.append_tokens(prompt.astype("int32"))
+        same = 0
+        while same < stop:
+            generator.generate_next_token()
+            if int(generator.get_next_tokens()[0]) != int(target[same]):
+                break
+            same += 1
+        shares.append(same / stop)
+    return sum(shares) / len(shares)
+
+
+# Comparing
+
+
+def _rows(reference: Path, windows: Any, logits: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """Logits of parent and build for a few positions at a time, with the tokens that really follow."""
+    import numpy as np
+
+    hidden, head = np.load(reference / "hidden.npy", mmap_mode="r"), np.load(reference / "head.npy")
+    for window, states in zip(windows, hidden, strict=True):
+        of_build = logits(window)
+        for start in range(0, len(window) - 1, _ROWS):
+            end = min(start + _ROWS, len(window) - 1)
+            yield states[start:end] @ head.T, of_build[start:end], window[start + 1 : end + 1]
+
+
+def _distances(parent: Any, build: Any, targets: Any) -> dict[str, float]:
+    """Sums over rows: KL(parent || build), negative log likelihoods, equal argmaxes. Logits float32 (rows, vocabulary)."""
+    import torch
+
+    logp = torch.log_softmax(torch.from_numpy(parent), dim=-1)
+    logq = torch.log_softmax(torch.from_numpy(build), dim=-1)
+    index = torch.from_numpy(targets)[:, None]
+    return {
+        "kl": float((logp.exp() * (logp - logq)).sum(dtype=torch.float64)),
+        "parent": -float(logp.gather(1, index).sum(dtype=torch.float64)),
+        "build": -float(logq.gather(1, index).sum(dtype=torch.float64)),
+        "same": float((parent.argmax(axis=1) == build.argmax(axis=1)).sum()),
+    }
+
+
+def _rounded(value: float) -> float:
+    """Four significant digits: more would differ between machines."""
+    return float(f"{value:.4g}")

@@ -1,0 +1,85 @@
+"""What was fetched -> a Hugging Face folder in fp32: the parent that every build is made from and compared with.
+
+A GGUF file is dequantized; a folder is loaded and saved again, so that every parent looks the same (one dtype, one
+file layout, tokenizer and chat template beside the weights) and later stages need not know where it came from.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from edge.errors import BuildError, SourceError
+from optimize import child
+
+TOOLS = ("torch", "transformers", "gguf", "safetensors", "tokenizers")
+CHAT_TEMPLATE = "chat_template.jinja"
+
+
+def export_parent(fetched: Path, out: Path, log_name: str) -> None:
+    """Write config.json, model.safetensors (float32), tokenizer.json and chat_template.jinja into `out`.
+
+    Runs in a process of its own: loading takes about twice the size of the fp32 weights, which is given back at its end.
+
+    :param fetched: a GGUF file or a Hugging Face folder.
+    :raises BuildError: the model cannot be loaded, or has no tokenizer or chat template.
+    """
+    child.run("optimize.export", [str(fetched), str(out)], f"Reading {fetched.name}", log_name, out / ".scratch")
+    if not (out / CHAT_TEMPLATE).is_file():
+        raise BuildError(f"{fetched.name} brings no chat template; take an instruction-tuned model")
+
+
+def needed_bytes(fetched: Path) -> int:
+    """An upper bound for the bytes that the fp32 folder of this source takes."""
+    if fetched.is_file():
+        return 8 * fetched.stat().st_size  # 4 bits at least per weight in the file, 32 in the folder
+    return 2 * sum(path.stat().st_size for path in fetched.rglob("*") if path.is_file()) + 2**20
+
+
+def _magic(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(4)
+
+
+def _main(fetched: Path, out: Path) -> None:
+    child.die_with_parent()
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.set_num_threads(2)
+    if fetched.is_file():
+        if _magic(fetched) != b"GGUF":
+            raise SourceError(f"{fetched}: not a GGUF file")
+        # the content-addressed name has no suffix, and the loader wants one
+        link = out / "weights.gguf"
+        link.symlink_to(fetched.resolve())
+        given = {"pretrained_model_name_or_path": str(out), "gguf_file": link.name}
+    else:
+        given = {"pretrained_model_name_or_path": str(fetched)}
+    tokenizer = AutoTokenizer.from_pretrained(**given)
+    model = AutoModelForCausalLM.from_pretrained(**given, dtype=torch.float32)
+    if fetched.is_file():
+        link.unlink()
+        # transformers refuses to save a model that was dequantized; a fresh one with the same weights it saves
+        config, weights, generation = model.config, model.state_dict(), model.generation_config
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        with torch.device("meta"):
+            fresh = type(model)(config)
+        fresh.load_state_dict(weights, assign=True)
+        fresh.tie_weights()
+        fresh.generation_config = generation
+        model = fresh
+    model.save_pretrained(out, max_shard_size="100GB")
+    tokenizer.save_pretrained(out)
+    # how much the loader knows of its own version does not belong into what the next stage reads
+    for name in ("config.json", "generation_config.json"):
+        content = json.loads((out / name).read_text(encoding="utf-8"))
+        content.pop("_name_or_path", None)
+        (out / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    import sys
+
+    _main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,137 @@
+"""Finished parts -> bundle: one directory with a manifest that names and hashes every file in it.
+
+The same parts give the same bytes: no dates, no paths, no names of machines. The directory is written beside its place
+and swapped in by one rename, so a reader finds the old bundle or the new one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edge.bundle import MANIFEST, SIDECAR, FileEntry, Manifest
+from edge.config import to_yaml
+from edge.errors import BuildError
+from edge.files import sync_directory
+from optimize import disk
+
+LICENCES = Path(__file__).parent / "data" / "licences"
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+_PIECE_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where one file of the bundle comes from."""
+
+    source: Path | bytes
+    sha256: str
+    bytes: int
+
+
+def part_of(source: Path | str, sha256: str | None = None) -> Part:
+    """A part from a file whose hash a stage recorded, or from text."""
+    if isinstance(source, str):
+        data = source.encode()
+        return Part(data, hashlib.sha256(data).hexdigest(), len(data))
+    if sha256 is None:
+        raise ValueError("the hash of a file must be known")
+    return Part(source, sha256, source.stat().st_size)
+
+
+def notices(components: list[tuple[str, str, str, str]]) -> dict[str, Part]:
+    """NOTICE.md and LICENSES/: components are (what, id, source, SPDX licence)."""
+    lines = ["# Third-party models in this bundle", ""]
+    for what, identifier, source, licence in components:
+        lines += [f"- {what}: {identifier}, licence {licence}. Taken from {source}."]
+    lines += ["", "They were changed: converted to ONNX, and their weights rounded as manifest.yaml says.", ""]
+    files = {"NOTICE.md": part_of("\n".join(lines))}
+    for licence in sorted({licence for *_, licence in components}):
+        text = LICENCES / f"{licence}.txt"
+        if text.is_file():
+            files[f"LICENSES/{licence}.txt"] = part_of(text.read_text(encoding="utf-8"))
+    return files
+
+
+def write_bundle(manifest: Manifest, parts: dict[str, Part], out: Path) -> tuple[str, bool]:
+    """Write the bundle to `out`; return the manifest's sha256 and whether anything had to be written.
+
+    :param manifest: without `files`, which are filled in from `parts` (POSIX path in the bundle -> part).
+    :raises BuildError: `out` holds something that is no bundle, a part changed since its stage, or the disk is full.
+    """
+    files = {path: FileEntry(sha256=part.sha256, bytes=part.bytes) for path, part in sorted(parts.items())}
+    text = to_yaml(replace(manifest, files=files)).encode()
+    digest = hashlib.sha256(text).hexdigest()
+    out = Path(os.path.abspath(out))  # noqa: PTH100 - resolve() would follow a link and replace what it points at
+    if out.is_symlink():
+        out = out.resolve()
+    if _is_current(out, text, digest, files):
+        return digest, False
+    if out.exists() and not (out / MANIFEST).is_file() and not _is_empty_folder(out):
+        raise BuildError(f"{out} exists and is not a bundle; it was left alone. Name another place with --out")
+    disk.require(out.parent, sum(part.bytes for part in parts.values()))
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    with disk.explained(out.parent):
+        try:
+            for path, part in sorted(parts.items()):
+                _write_part(part, partial / path)
+            _write_part(part_of(text.decode()), partial / MANIFEST)
+            _write_part(part_of(f"{digest}  {MANIFEST}\n"), partial / SIDECAR)
+            _swap_in(partial, out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)  # after a swap this is the old bundle
+    return digest, True
+
+
+def _is_current(out: Path, text: bytes, digest: str, files: dict[str, FileEntry]) -> bool:
+    """Whether `out` is this bundle already: same manifest, and every file there with its size."""
+    try:
+        if (out / MANIFEST).read_bytes() != text or (out / SIDECAR).read_text().split()[0] != digest:
+            return False
+        found = {path.relative_to(out).as_posix(): path.stat().st_size for path in out.rglob("*") if path.is_file()}
+    except (OSError, ValueError, IndexError):
+        return False
+    wanted = {path: entry.bytes for path, entry in files.items()}
+    return {path: size for path, size in found.items() if path not in (MANIFEST, SIDECAR)} == wanted
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and next(path.iterdir(), None) is None
+
+
+def _write_part(part: Part, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as stream:
+        if isinstance(part.source, bytes):
+            stream.write(part.source)
+        else:
+            seen = hashlib.sha256()
+            with part.source.open("rb") as source:
+                while piece := source.read(_PIECE_BYTES):
+                    seen.update(piece)
+                    stream.write(piece)
+            if seen.hexdigest() != part.sha256:
+                raise BuildError(f"{part.source} changed after it was built. Remove {part.source.parent} and run again")
+        stream.flush()
+        os.fsync(stream.fileno())
+    target.chmod(0o644)
+
+
+def _swap_in(partial: Path, out: Path) -> None:
+    """Put `partial` in the place of `out` in one step; afterwards `partial` is what was there before, if anything."""
+    if out.exists():
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.renameat2(_AT_FDCWD, os.fsencode(partial), _AT_FDCWD, os.fsencode(out), _RENAME_EXCHANGE) != 0:
+            # this file system cannot exchange names (NFS, some overlays): two renames, with a gap between them
+            old = out.with_name(f".{out.name}.{os.getpid()}.old")
+            out.replace(old)
+            partial.replace(out)
+            old.replace(partial)
+    else:
+        partial.replace(out)
+    sync_directory(out.parent)

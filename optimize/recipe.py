@@ -1,0 +1,121 @@
+"""A recipe: one YAML file that says what to build and how good it must be. See configs/optimize/."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from edge.config import load
+from edge.errors import ConfigError
+from optimize.embedder import EmbedderRecipe
+from optimize.sources import Source
+
+DEFAULT = "cpu-int8"
+"""The shipped recipe that `edge optimize run` takes when none is named; docs/decisions.md says why."""
+
+_SELECTORS = ("last_matmul", "mixed_layers")
+
+
+@dataclass(frozen=True)
+class BaseRecipe:
+    """The model that a build starts from."""
+
+    id: str  # as its authors call it
+    licence: str  # SPDX identifier
+    source: Source
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """How the weights are stored and computed with. Names are those of onnxruntime-genai's model builder."""
+
+    precision: Literal["int4", "int8", "fp32"]
+    block_size: int = 32  # weights that share one scale
+    algorithm: Literal["default", "rtn", "k_quant"] = "default"
+    mixed_precision: dict[str, Literal["int4", "int8"]] = field(default_factory=dict)  # part -> precision
+    accuracy_level: int = 4  # 1: fp32 activations, 4: int8 activations
+    symmetric: bool = True
+    shared_embeddings: bool = True  # one quantized table for the embedding and the LM head
+    prune_lm_head: bool = True  # logits of the last token only
+    fuse_mlp_gate_up: bool = True
+    kv_cache: Literal["float32", "int8"] = "float32"
+    context_tokens: int = 2048  # prompt and answer together
+
+    def __post_init__(self) -> None:
+        if self.block_size not in (16, 32, 64, 128, 256):
+            raise ValueError("block_size must be 16, 32, 64, 128 or 256")
+        if self.accuracy_level not in (1, 4):
+            raise ValueError("accuracy_level must be 1 (fp32 activations) or 4 (int8 activations)")
+        if unknown := sorted(set(self.mixed_precision) - set(_SELECTORS)):
+            raise ValueError(f"mixed_precision knows {', '.join(_SELECTORS)}, not {', '.join(unknown)}")
+        if self.precision != "int4" and self.mixed_precision:
+            raise ValueError("mixed_precision raises parts of an int4 build; it needs precision: int4")
+        if self.context_tokens < 256:
+            raise ValueError("context_tokens must be at least 256")
+
+    @property
+    def head_bits(self) -> int:
+        """Bits per weight of the LM head."""
+        return {"fp32": 32, "int8": 8, "int4": 4}[self.mixed_precision.get("last_matmul", self.precision)]
+
+
+@dataclass(frozen=True)
+class GateRecipe:
+    """What the build may lose against its fp32 parent, over the text in optimize/data/gate."""
+
+    max_kl_nats: float  # mean KL divergence of the next-token distribution
+    max_perplexity_ratio: float  # of the build to the parent
+    min_top1_agreement: float  # share of positions with the same most likely token, 0..1
+    min_greedy_agreement: float  # share of 32 greedy tokens before the first difference, 0..1
+    tokens: int = 10_240  # positions compared
+    window_tokens: int = 512
+    prompts: int = 16  # for the greedy comparison
+
+    def __post_init__(self) -> None:
+        if self.window_tokens < 32 or self.tokens < self.window_tokens or self.prompts < 1:
+            raise ValueError("tokens >= window_tokens >= 32 and prompts >= 1 are needed")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a bundle holds."""
+
+    name: str
+    version: str
+    target: Literal["cpu"]
+    base: BaseRecipe
+    model: ModelRecipe
+    embedder: EmbedderRecipe
+    gate: GateRecipe
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that come with the project: name -> file."""
+    folder = Path(__file__).resolve().parents[1] / "configs" / "optimize"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Read a recipe by the name of a shipped one or by its path; relative paths inside it start at its folder.
+
+    :raises ConfigError: there is no such recipe, or it does not fit; names file and line.
+    """
+    path = Path(name_or_path)
+    if not path.suffix and not path.exists():
+        known = shipped()
+        if name_or_path not in known:
+            raise ConfigError(f"no recipe {name_or_path!r}: give the path of a YAML file, or one of {', '.join(known)}")
+        path = known[name_or_path]
+    return _anchored(load(Recipe, path), path.resolve().parent)
+
+
+def _anchored(value: Any, folder: Path) -> Any:
+    """The same frozen data with every relative path below `folder`."""
+    if isinstance(value, Path):
+        return folder / value.expanduser()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changed = {spec.name: _anchored(getattr(value, spec.name), folder) for spec in dataclasses.fields(value)}
+        return dataclasses.replace(value, **changed)
+    return value
