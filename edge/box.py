@@ -96,7 +96,7 @@ class Box:
 
     def open_store(self, *, create: bool = False, any_identity: bool = False) -> Store:
         """Open the index; `create` makes it where there is none, `any_identity` takes one of another embedder too."""
-        from edge.ingest.chunk import VERSION
+        from edge.ingest.index import chunker_id
         from edge.store.chunks import Store
 
         if any_identity:
@@ -104,7 +104,11 @@ class Box:
         else:
             section = self.bundle.manifest.embedder
             store = Store.open(
-                self.index_path, create=create, fingerprint=section.fingerprint, dim=section.dim, chunker=VERSION
+                self.index_path,
+                create=create,
+                fingerprint=section.fingerprint,
+                dim=section.dim,
+                chunker=chunker_id(self.config.ingest.chunk),
             )
         return self._opened.enter_context(store)
 

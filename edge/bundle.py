@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
+
+import yaml
+
+from edge import bundle_files
+from edge.bundle_files import AGAIN
+from edge.config import parse, to_yaml
+from edge.errors import BundleError, ConfigError
 
 SCHEMA = 1
 MANIFEST = "manifest.yaml"
 SIDECAR = "manifest.yaml.sha256"
+MODEL_CONFIG = "genai_config.json"
+EMBEDDER_MODEL = "model.onnx"
+EMBEDDER_TOKENIZER = "tokenizer.json"
+_EMBEDDING_PROCEDURE = 1
+"""Raise it when edge/embed.py would make another vector of the same files: indexes are then refused, not mixed."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +95,146 @@ class Manifest:
     memory: Memory
     gate: dict[str, Any]  # what the quality gate measured, with its thresholds
     files: dict[str, FileEntry] = field(default_factory=dict)  # POSIX path inside the bundle -> hash and size
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was found in order; `digest`, the sha256 of its manifest's bytes, stands for all of its content."""
+
+    path: Path
+    manifest: Manifest
+    digest: str
+
+
+@dataclass(frozen=True)
+class Seal:
+    """The two files that are written last into a bundle: name -> bytes, and the manifest's digest."""
+
+    files: dict[str, bytes]
+    digest: str
+
+
+def load(path: Path) -> Bundle:
+    """Read a bundle's manifest and check what is cheap to check: its digest, schema and paths, every file's size.
+
+    :raises BundleError: something does not hold; names the file and says what to do.
+    """
+    text, digest = _read_manifest(path)
+    manifest = _parse(text, str(path / MANIFEST))
+    _check_paths(manifest, str(path / MANIFEST))
+    for name, entry in manifest.files.items():
+        size = bundle_files.size(path, name)
+        if size != entry.bytes:
+            raise BundleError(f"{path / name}: {size} bytes, the manifest says {entry.bytes}. {AGAIN}")
+    return Bundle(path, manifest, digest)
+
+
+def verify(path: Path) -> Bundle:
+    """Read every byte of a bundle and compare it with the manifest; nothing is missing and nothing is there besides.
+
+    :raises BundleError: something does not hold; names the file and says what to do.
+    """
+    bundle = load(path)
+    files, embedder = bundle.manifest.files, bundle.manifest.embedder
+    for name in bundle_files.walk(path):
+        if name not in files and name not in (MANIFEST, SIDECAR):
+            raise BundleError(f"{path / name}: not in the manifest. Remove it")
+    for name, entry in files.items():
+        if bundle_files.sha256(path, name) != entry.sha256:
+            raise BundleError(f"{path / name}: damaged or changed, its sha256 is not the manifest's. {AGAIN}")
+    below = f"{embedder.path}/"
+    hashes = {name.removeprefix(below): entry.sha256 for name, entry in files.items() if name.startswith(below)}
+    if embedder_fingerprint(hashes, embedder) != embedder.fingerprint:
+        raise BundleError(f"{path / MANIFEST}: embedder.fingerprint is not that of the embedder's files. {AGAIN}")
+    return bundle
+
+
+def seal(manifest: Manifest) -> Seal:
+    """Manifest and sidecar as bytes, the same for the same manifest.
+
+    :raises BundleError: `load` would refuse it: a path leaves the bundle, or a file that every bundle has is missing.
+    """
+    _check_paths(manifest, MANIFEST)
+    data = to_yaml(manifest).encode()
+    digest = hashlib.sha256(data).hexdigest()
+    return Seal({MANIFEST: data, SIDECAR: _sidecar(digest)}, digest)
+
+
+def embedder_fingerprint(hashes: Mapping[str, str], section: EmbedderSection) -> str:
+    """Hex sha256 over all that decides a vector; `section.fingerprint` is not read.
+
+    :param hashes: sha256 of the files in the embedder's folder, by name; those that decide no vector are left out.
+    """
+    deciding = {
+        name: sha256
+        for name, sha256 in hashes.items()
+        if name in (EMBEDDER_TOKENIZER, EMBEDDER_MODEL) or name.startswith(f"{EMBEDDER_MODEL}.")
+    }
+    decides = {
+        "procedure": _EMBEDDING_PROCEDURE,
+        "files": deciding,
+        "pooling": section.pooling,
+        "max_tokens": section.max_tokens,
+        "query_prefix": section.query_prefix,
+        "document_prefix": section.document_prefix,
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _sidecar(digest: str) -> bytes:
+    return f"{digest}  {MANIFEST}\n".encode()  # as `sha256sum -c` reads it
+
+
+def _read_manifest(path: Path) -> tuple[str, str]:
+    """Text and digest of the manifest, once its sidecar agrees."""
+    if not path.is_dir():
+        raise BundleError(
+            f"{path}: no bundle there. Build one with `edge optimize run RECIPE --out {path}`, "
+            "or name another with --bundle"
+        )
+    for name in (MANIFEST, SIDECAR):
+        bundle_files.size(path, name)
+    try:
+        data, sidecar = (path / MANIFEST).read_bytes(), (path / SIDECAR).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{error.filename}: cannot be read: {error.strerror}") from None
+    digest = hashlib.sha256(data).hexdigest()
+    if sidecar != _sidecar(digest):
+        raise BundleError(f"{path / MANIFEST}: its sha256 is not the one in {SIDECAR}: one was changed. {AGAIN}")
+    try:
+        return data.decode("utf-8"), digest
+    except UnicodeDecodeError:
+        raise BundleError(f"{path / MANIFEST}: not UTF-8 text. {AGAIN}") from None
+
+
+def _parse(text: str, name: str) -> Manifest:
+    """The manifest; its schema is looked at first, because a newer one may have keys that are unknown here."""
+    try:
+        plain = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise BundleError(f"{name}: not YAML: {' '.join(str(error).split())}. {AGAIN}") from None
+    schema = plain.get("schema") if isinstance(plain, dict) else None
+    if type(schema) is not int or schema < 1:
+        raise BundleError(f"{name}: it has no schema number, so it is not the manifest of a bundle. {AGAIN}")
+    if schema > SCHEMA:
+        raise BundleError(
+            f"{name}: written in the newer schema {schema}; this program reads up to schema {SCHEMA}. "
+            "Update edge-slm here, or build the bundle with the version that is installed here"
+        )
+    try:
+        return parse(Manifest, text, name)
+    except ConfigError as error:
+        raise BundleError(f"{error}. {AGAIN}") from None
+
+
+def _check_paths(manifest: Manifest, name: str) -> None:
+    """Every path stays inside the bundle, and what the sections point at is among the files."""
+    model, embedder = manifest.model, manifest.embedder
+    for path in (*manifest.files, model.path, model.chat_template, embedder.path):
+        if not bundle_files.is_plain(path) or path in (MANIFEST, SIDECAR):
+            raise BundleError(f"{name}: the path {path!r} leaves the bundle or may not stand there. {AGAIN}")
+    needed = [model.chat_template, str(PurePosixPath(model.path, MODEL_CONFIG))]
+    needed += [str(PurePosixPath(embedder.path, file)) for file in (EMBEDDER_MODEL, EMBEDDER_TOKENIZER)]
+    for path in needed:
+        if path not in manifest.files:
+            raise BundleError(f"{name}: {path} is not among its files. {AGAIN}")

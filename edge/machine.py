@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -16,32 +17,38 @@ def cores(root: Path = CGROUP_ROOT) -> int:
     At least 1. A quota of 1.5 cores counts as 2: one thread would waste half a core.
     """
     allowed = len(os.sched_getaffinity(0))
-    quota = _cpu_quota(root)
-    return max(1, allowed if quota is None else min(allowed, math.ceil(quota)))
+    quota = min(_cpu_quotas(root), default=math.inf)
+    return max(1, min(allowed, math.ceil(quota)) if quota < math.inf else allowed)
 
 
-def _cpu_quota(root: Path) -> float | None:
-    """The tightest CPU quota, in cores, on the way from this process's cgroup up to the root."""
+def own_cgroups() -> list[tuple[str, str]]:
+    """This process's cgroups as `(controllers, path)`; the controllers are "" for version 2."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return None
-    quotas: list[float] = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
+        return []
+    return [(controllers, path) for _, controllers, path in (line.split(":", 2) for line in lines)]
+
+
+def rss_peak_bytes() -> int:
+    """The largest resident set this process has had, in bytes (`VmHWM`)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _cpu_quotas(root: Path) -> Iterator[float]:
+    """Every CPU quota, in cores, on the way from this process's cgroups up to their roots."""
+    for controllers, path in own_cgroups():
         if controllers and "cpu" not in controllers.split(","):
             continue
-        base = root if not controllers else root / "cpu"
+        base = root / "cpu" if controllers else root
         folder = base / path.lstrip("/")
-        while True:
-            quotas += _folder_quota(folder)
-            if folder in (base, folder.parent):
+        for level in (folder, *folder.parents):
+            yield from _quota_of(level)
+            if level == base:
                 break
-            folder = folder.parent
-    return min(quotas, default=None)
 
 
-def _folder_quota(folder: Path) -> list[float]:
+def _quota_of(folder: Path) -> list[float]:
     try:
         if (folder / "cpu.max").exists():
             quota, period = (folder / "cpu.max").read_text().split()
@@ -51,8 +58,3 @@ def _folder_quota(folder: Path) -> list[float]:
     except (OSError, ValueError):
         return []
     return [int(quota) / int(period)] if quota not in ("max", "-1") else []
-
-
-def rss_peak_bytes() -> int:
-    """The largest resident set this process has had, in bytes (`VmHWM`)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -12,7 +12,7 @@ from edge.ingest.lines import soft_ends
 
 _END = re.compile(r"""[.!?…]+["'”’»)\]]*\s+(?=["'“‘«(\[*_]*(?![a-zà-öø-ÿ])\w)|[。！？]+["”’」』]*\s*|\n""")
 # Words whose full stop does not end a sentence, in the languages of the samples: at all, or where a number follows.
-# Initials ("J. Smith") and ordinals ("am 3. Mai") are told by their shape.
+# Initials ("J. Smith") are told by their shape, German dates ("am 3. Mai") by the month.
 _ABBREVIATIONS = frozenset(
     [
         *("dr", "mr", "mrs", "ms", "prof", "st", "vs", "eq", "approx", "ca", "bzw", "usw", "vgl", "inkl", "ggf"),
@@ -20,6 +20,7 @@ _ABBREVIATIONS = frozenset(
     ]
 )
 _BEFORE_NUMBERS = frozenset(["no", "nr", "fig", "abs", "art", "tel", "bl", "vol", "pp", "p", "s", "kl", "sec"])
+_MONTH = re.compile(r"(?:Jan|Feb|Mär|Apr|Mai|Jun|Jul|Aug|Sep|Okt|Nov|Dez)")
 _LAST_WORD = re.compile(r"[\w.]*\w$")
 
 
@@ -48,8 +49,8 @@ def _is_abbreviation(text: str, start: int, end: re.Match[str]) -> bool:
     if word is None:
         return False
     last, following = word.group(), text[end.end() : end.end() + 1]
-    if last.isdigit():  # an ordinal, where a word and not another number follows
-        return len(last) <= 2 and following.isalpha()
+    if last.isdigit():
+        return len(last) <= 2 and _MONTH.match(text, end.end()) is not None
     if len(last) == 1 and last.isupper():
         return True
     return last.lower() in _ABBREVIATIONS or (last.lower() in _BEFORE_NUMBERS and following.isdigit())

@@ -1,4 +1,4 @@
-"""Heavy steps run in a process of their own: logged to a file, without telemetry or network, and ended with this one."""
+"""Heavy steps run in a process of their own: logged to a file, without telemetry, and ended when this one ends."""
 
 from __future__ import annotations
 

@@ -1,24 +1,23 @@
-"""`edge optimize`: builds a bundle from a recipe. Found by the `edge` command through the entry point `edge.commands`."""
+"""`edge optimize`: builds a bundle from a recipe. The `edge` command finds it by the entry point `edge.commands`."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from edge.config import to_plain
-from edge.errors import BuildError, EdgeError, UsageError
+from edge.errors import BuildError
 from edge.files import home
 
-_NEEDED = ("torch", "transformers", "olive", "onnx", "gguf")
+_NEEDED = ("torch", "transformers", "olive", "onnx", "onnx_ir", "gguf")
 _TITLES = {
-    "parent": "fetch the base model, make the fp32 parent",
+    "parent": "fetch the base model and make its fp32 parent",
     "model": "quantize with Olive",
     "kv-scales": "calibrate the KV cache",
     "reference": "read the gate's text with the parent",
@@ -36,26 +35,25 @@ def optimize() -> None:
 
 @optimize.command()
 @click.argument("recipe", required=False)
-@click.option("--out", type=click.Path(path_type=Path), help="Where the bundle goes. Default: bundle under EDGE_HOME.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to build.  [default: bundle in the home folder]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else.")
 def run(recipe: str | None, out: Path | None, as_json: bool) -> None:
     """Build the bundle of RECIPE: a YAML file, or the name of a shipped recipe. Without one, the default recipe.
 
     What is built already is used again. Exit codes: 0 built, 1 error, 2 usage, 4 the quality gate failed.
     """
-    with _errors():
-        _check_installed()
-        from optimize import pipeline
-        from optimize.recipe import DEFAULT, load_recipe
+    _check_installed()
+    from optimize import pipeline
+    from optimize.recipe import DEFAULT, load_recipe
 
-        loaded = load_recipe(recipe or DEFAULT)
-        with _progress() as report:
-            result = pipeline.run(loaded, out or home() / "bundle", report)
+    loaded = load_recipe(recipe or DEFAULT)
+    with _progress() as report:
+        result = pipeline.run(loaded, out or home() / "bundle", report)
     if as_json:
         click.echo(json.dumps(to_plain(result)))
         return
-    gate = result.gate
-    click.echo(f"{result.path}")
+    gate = result.gate["model"]
+    click.echo(str(result.path))
     click.echo(f"  manifest sha256 {result.digest}")
     click.echo(
         f"  against the fp32 parent over {gate['tokens']} tokens: perplexity x{gate['perplexity_ratio']}, "
@@ -66,6 +64,7 @@ def run(recipe: str | None, out: Path | None, as_json: bool) -> None:
 @optimize.command()
 def recipes() -> None:
     """List the recipes that come with the project."""
+    _check_installed()
     from optimize.recipe import DEFAULT, shipped
 
     for name, path in shipped().items():
@@ -73,39 +72,31 @@ def recipes() -> None:
 
 
 def _check_installed() -> None:
+    """:raises BuildError: the extra is not installed."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError(f"{', '.join(missing)} not installed: run pip install 'edge-slm[optimize]'")
+        raise BuildError(f"not installed: {', '.join(missing)}. Run pip install 'edge-slm[optimize]'")
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
-    """The one place where errors become a message on stderr and an exit code."""
-    try:
-        yield
-    except EdgeError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        click.echo("interrupted; run the same command again to go on", err=True)
-        sys.exit(130)
-
-
-@contextmanager
-def _progress() -> Iterator[object]:
-    """Show each stage and its time on stderr: a spinner on a terminal, a line per stage elsewhere."""
+def _progress() -> Iterator[Callable[[str, str], None]]:
+    """Show each stage and its time on stderr: with a spinner on a terminal, as a line per stage elsewhere."""
     from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, highlight=False)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     began: dict[str, float] = {}
-    with console.status("") as status:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        running = progress.add_task("", total=None)
 
         def report(stage: str, state: str) -> None:
             title = _TITLES.get(stage, stage)
             if state == "running":
-                began[stage] = time.monotonic()
-                status.update(f"{title} ...")
+                began.setdefault(stage, time.monotonic())
+                progress.reset(running, description=title)
             else:
-                console.print(f"[green]ok[/] {title}: {state}, {time.monotonic() - began[stage]:.1f} s", highlight=False)
+                seconds = time.monotonic() - began.pop(stage)
+                console.print(f"{title}: {state}, {seconds:.1f} s", markup=False)
 
         yield report

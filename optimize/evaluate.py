@@ -38,7 +38,6 @@ _PROMPT_TOKENS = 64
 _ROWS = 128  # positions whose distributions are held at once: 4 x rows x vocabulary x 4 bytes, 100 MB
 
 
-
 @dataclass(frozen=True)
 class GateResult:
     tokens: int  # positions compared
@@ -166,18 +165,23 @@ def _tokenize(parent: Path, text: str) -> list[int]:
 
 
 def _cut(tokens: list[int], recipe: GateRecipe) -> tuple[Any, Any]:
-    """Windows (n, window_tokens) that cover at least `recipe.tokens` positions, and prompts at even distances."""
+    """Windows (n, window_tokens) with at least `recipe.tokens` positions, and prompts, both spread over the text."""
     import numpy as np
 
     size = recipe.window_tokens
     count = -(-recipe.tokens // (size - 1))
     if len(tokens) < count * size:
         raise BuildError(
-            f"the text in {TEXT} has {len(tokens)} tokens of this model; gate.tokens: {recipe.tokens} needs {count * size}"
+            f"the text in {TEXT} has {len(tokens)} tokens of this model; "
+            f"gate.tokens: {recipe.tokens} needs {count * size}"
         )
-    windows = np.array(tokens[: count * size], dtype=np.int64).reshape(count, size)
-    starts = np.linspace(0, count * size - _PROMPT_TOKENS, recipe.prompts).astype(int)
-    return windows, np.stack([windows.reshape(-1)[start : start + _PROMPT_TOKENS] for start in starts])
+    text = np.array(tokens, dtype=np.int64)
+
+    def spread(pieces: int, length: int) -> Any:
+        starts = np.linspace(0, len(text) - length, pieces).astype(int)
+        return np.stack([text[start : start + length] for start in starts])
+
+    return spread(count, size), spread(recipe.prompts, _PROMPT_TOKENS)
 
 
 # The parent
@@ -243,7 +247,7 @@ def _teacher_forced(build: Path) -> Any:
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(build))
     try:
         session = ort.InferenceSession(unpruned((build / GRAPH).read_bytes()), options, ["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - the binding raises many kinds, and all mean the same here
+    except Exception as error:
         raise BuildError(f"onnxruntime cannot load the build: {error}") from error
     types = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
     decoder = json.loads((build / "genai_config.json").read_text(encoding="utf-8"))["model"]["decoder"]
@@ -305,7 +309,11 @@ def _rows(reference: Path, windows: Any, logits: Any) -> Iterator[tuple[Any, Any
 
 
 def _distances(parent: Any, build: Any, targets: Any) -> dict[str, float]:
-    """Sums over rows: KL(parent || build), negative log likelihoods, equal argmaxes. Logits float32 (rows, vocabulary)."""
+    """Sums over rows of KL(parent || build), both negative log likelihoods, equal argmaxes.
+
+    :param parent: logits, float32 (rows, vocabulary); so is `build`.
+    :param targets: the tokens that really follow, int64 (rows,).
+    """
     import torch
 
     logp = torch.log_softmax(torch.from_numpy(parent), dim=-1)

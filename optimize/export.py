@@ -19,7 +19,7 @@ CHAT_TEMPLATE = "chat_template.jinja"
 def export_parent(fetched: Path, out: Path, log_name: str) -> None:
     """Write config.json, model.safetensors (float32), tokenizer.json and chat_template.jinja into `out`.
 
-    Runs in a process of its own: loading takes about twice the size of the fp32 weights, which is given back at its end.
+    Runs in a process of its own: loading takes about twice the size of the fp32 weights, given back at its end.
 
     :param fetched: a GGUF file or a Hugging Face folder.
     :raises BuildError: the model cannot be loaded, or has no tokenizer or chat template.

@@ -68,7 +68,7 @@ def check_versions() -> None:
 
 
 def _adapt_model_builder() -> None:
-    """Let Olive's ModelBuilder pass call onnxruntime-genai 0.18: options checked first, `int4_*` names as 0.18 has them."""
+    """Let Olive's ModelBuilder pass call genai 0.18: options checked first, `int4_*` names as 0.18 has them."""
     import onnxruntime_genai.models.builder as builder
     from olive.passes.onnx.model_builder import ModelBuilder
 
@@ -83,9 +83,7 @@ def _adapt_model_builder() -> None:
     ) -> Any:  # fmt: skip
         options = {renamed.get(key, key): value for key, value in options.items()}
         plain = getattr(precision, "value", precision)
-        builder.check_extra_options(
-            model_name, input_path, output_dir, plain, execution_provider, cache_dir, options
-        )
+        builder.check_extra_options(model_name, input_path, output_dir, plain, execution_provider, cache_dir, options)
         return original(model_name, input_path, output_dir, plain, execution_provider, cache_dir, **options)
 
     builder.create_model = create_model

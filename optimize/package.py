@@ -13,8 +13,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge.bundle import MANIFEST, SIDECAR, FileEntry, Manifest
-from edge.config import to_yaml
+from edge.bundle import MANIFEST, FileEntry, Manifest, Seal, seal
 from edge.errors import BuildError
 from edge.files import sync_directory
 from optimize import disk
@@ -65,13 +64,12 @@ def write_bundle(manifest: Manifest, parts: dict[str, Part], out: Path) -> tuple
     :raises BuildError: `out` holds something that is no bundle, a part changed since its stage, or the disk is full.
     """
     files = {path: FileEntry(sha256=part.sha256, bytes=part.bytes) for path, part in sorted(parts.items())}
-    text = to_yaml(replace(manifest, files=files)).encode()
-    digest = hashlib.sha256(text).hexdigest()
+    sealed = seal(replace(manifest, files=files))
     out = Path(os.path.abspath(out))  # noqa: PTH100 - resolve() would follow a link and replace what it points at
     if out.is_symlink():
         out = out.resolve()
-    if _is_current(out, text, digest, files):
-        return digest, False
+    if _is_current(out, sealed, files):
+        return sealed.digest, False
     if out.exists() and not (out / MANIFEST).is_file() and not _is_empty_folder(out):
         raise BuildError(f"{out} exists and is not a bundle; it was left alone. Name another place with --out")
     disk.require(out.parent, sum(part.bytes for part in parts.values()))
@@ -80,24 +78,24 @@ def write_bundle(manifest: Manifest, parts: dict[str, Part], out: Path) -> tuple
         try:
             for path, part in sorted(parts.items()):
                 _write_part(part, partial / path)
-            _write_part(part_of(text.decode()), partial / MANIFEST)
-            _write_part(part_of(f"{digest}  {MANIFEST}\n"), partial / SIDECAR)
+            for name, data in sealed.files.items():
+                _write_part(Part(data, "", len(data)), partial / name)
             _swap_in(partial, out)
         finally:
             shutil.rmtree(partial, ignore_errors=True)  # after a swap this is the old bundle
-    return digest, True
+    return sealed.digest, True
 
 
-def _is_current(out: Path, text: bytes, digest: str, files: dict[str, FileEntry]) -> bool:
-    """Whether `out` is this bundle already: same manifest, and every file there with its size."""
+def _is_current(out: Path, sealed: Seal, files: dict[str, FileEntry]) -> bool:
+    """Whether `out` is this bundle already: same manifest and sidecar, and every file there with its size."""
     try:
-        if (out / MANIFEST).read_bytes() != text or (out / SIDECAR).read_text().split()[0] != digest:
+        if any((out / name).read_bytes() != data for name, data in sealed.files.items()):
             return False
         found = {path.relative_to(out).as_posix(): path.stat().st_size for path in out.rglob("*") if path.is_file()}
-    except (OSError, ValueError, IndexError):
+    except OSError:
         return False
     wanted = {path: entry.bytes for path, entry in files.items()}
-    return {path: size for path, size in found.items() if path not in (MANIFEST, SIDECAR)} == wanted
+    return found == wanted | {name: len(data) for name, data in sealed.files.items()}
 
 
 def _is_empty_folder(path: Path) -> bool:
@@ -124,14 +122,18 @@ def _write_part(part: Part, target: Path) -> None:
 
 def _swap_in(partial: Path, out: Path) -> None:
     """Put `partial` in the place of `out` in one step; afterwards `partial` is what was there before, if anything."""
-    if out.exists():
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.renameat2(_AT_FDCWD, os.fsencode(partial), _AT_FDCWD, os.fsencode(out), _RENAME_EXCHANGE) != 0:
-            # this file system cannot exchange names (NFS, some overlays): two renames, with a gap between them
-            old = out.with_name(f".{out.name}.{os.getpid()}.old")
-            out.replace(old)
-            partial.replace(out)
-            old.replace(partial)
-    else:
+    if not out.exists():
         partial.replace(out)
+    elif not _exchange(partial, out):
+        # this file system cannot exchange names (NFS, some overlays): two renames, with a gap between them
+        old = out.with_name(f".{out.name}.{os.getpid()}.old")
+        out.replace(old)
+        partial.replace(out)
+        old.replace(partial)
     sync_directory(out.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names atomically (Linux, renameat2); False where the file system cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)

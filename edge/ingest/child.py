@@ -29,6 +29,7 @@ _LIBRARY_BYTES = 1024 * 2**20  # address space for code and mapped files, which 
 _FILE_BYTES = 256 * 2**20  # the language model unpacks itself into a temporary file of 65 MB
 _GRACE_SEC = 5.0
 _MAX_REQUEST = 2**20
+_TEXT_FACTOR = 2  # characters of text per allowed byte of file: the names of columns stand in every row
 
 
 def main() -> None:
@@ -114,7 +115,7 @@ def _read(request: dict[str, Any], hello: dict[str, Any]) -> tuple[dict[str, Any
     if len(data) > limit:
         raise DocumentTooLarge("it grew while it was read, above ingest.max_file_bytes")
     digest = hashlib.sha256(data).hexdigest()
-    source = Source(path, request["type"], data, max_chars=limit, max_unpacked_bytes=hello["memory_bytes"])
+    source = Source(path, request["type"], data, max_chars=_TEXT_FACTOR * limit, max_unpacked_bytes=hello["memory_bytes"])
     del data
     parsed = importlib.import_module(f"edge.ingest.formats.{READERS[request['type']]}").parse(source)
     del source

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from edge.config import ChunkConfig
 from edge.errors import DocumentError
@@ -22,7 +23,7 @@ VERSION = "1"
 """Raise it when the same document would give other chunks: an index remembers what it was built with."""
 
 _PART_CHARS = 80  # of a title or heading in the heading line
-_CHARS_PER_TOKEN = 16  # a word takes at least this share: some tokenizers count any long word as one unknown token
+_CHARS_PER_TOKEN = 16  # text takes at least this share: tokenizers count spaces and overlong words as next to nothing
 _WINDOW_CHARS = 8000  # a longer block is cut into windows first, which bounds the work on hostile text
 _CACHED_CHARS = 40
 
@@ -72,7 +73,7 @@ class _Estimate:
         self._known: dict[str, int] = {}
 
     def __call__(self, text: str) -> int:
-        return sum(map(self._word, text.split()))
+        return max(sum(map(self._word, text.split())), len(text) // _CHARS_PER_TOKEN)
 
     def _word(self, word: str) -> int:
         tokens = self._known.get(word)
@@ -159,9 +160,10 @@ class _Chunker:
 
     def _place(self, span: Span, size: int, section: Section) -> None:
         if self._open is not None:
-            if self._open.tokens + size <= self._limit(section[0]):
+            gap = (span[0] - self._open.spans[-1][1]) // _CHARS_PER_TOKEN
+            if self._open.tokens + gap + size <= self._limit(section[0]):
                 self._open.spans.append(span)
-                self._open.tokens += size
+                self._open.tokens += gap + size
                 return
             self._flush()
         self._begin(span, size, section)
@@ -286,8 +288,8 @@ class _Chunker:
             text = without_soft_ends(self._text[start:end])  # semchunk cuts at line ends before all else
             if not text.strip():
                 continue
-            _, offsets = semchunk(text, max(1, size), self._estimate, memoize=False, offsets=True)
-            starts: list[int] = [0, *(offset[0] for offset in offsets[1:]), end - start]
+            pieces: Any = semchunk(text, max(1, size), self._estimate, memoize=False, offsets=True)
+            starts = [0, *(offset[0] for offset in pieces[1][1:]), end - start]
             for first, stop in itertools.pairwise(starts):
                 ink = text[first:stop].strip()
                 if ink:

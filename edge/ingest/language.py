@@ -58,87 +58,16 @@ _LEAST_LETTERS = 4
 _WORD = re.compile(r"[^\W\d_]+")
 
 # What one of Danish and Norwegian writes and the other does not: function words, which short texts hold as well.
-_DANISH = frozenset(
-    [
-        "af",
-        "efter",
-        "hvad",
-        "hvornår",
-        "meget",
-        "mere",
-        "mig",
-        "dig",
-        "sig",
-        "nogen",
-        "noget",
-        "nogle",
-        "blev",
-        "bliver",
-        "blive",
-        "gør",
-        "igen",
-        "uden",
-        "mellem",
-        "nu",
-        "tilbage",
-        "bruge",
-        "bruges",
-        "fejl",
-        "hedder",
-        "uge",
-        "uger",
-        "op",
-        "ud",
-        "mod",
-        "sidder",
-        "gennem",
-    ]
+_DANISH_WORDS = (
+    "af efter hvad hvornår meget mere mig dig sig nogen noget nogle blev bliver blive gør igen uden mellem nu "
+    "tilbage bruge bruges fejl hedder uge uger op ud mod sidder gennem"
 )
-_BOKMAL_OR_NYNORSK = frozenset(
-    [
-        "av",
-        "etter",
-        "hva",
-        "mye",
-        "mer",
-        "meg",
-        "deg",
-        "seg",
-        "noen",
-        "noe",
-        "ble",
-        "blir",
-        "bli",
-        "gjør",
-        "igjen",
-        "uten",
-        "mellom",
-        "nå",
-        "tilbake",
-        "brukes",
-        "feil",
-        "heter",
-        "uke",
-        "uker",
-        "opp",
-        "ut",
-        "mot",
-        "sitter",
-        "gjennom",
-        "ikkje",
-        "eg",
-        "ein",
-        "eit",
-        "korleis",
-        "kva",
-        "kvar",
-        "kvifor",
-        "frå",
-        "vere",
-        "sjå",
-        "dei",
-    ]
+_DANISH = frozenset(_DANISH_WORDS.split())
+_BOKMAL_OR_NYNORSK_WORDS = (
+    "av etter hva mye mer meg deg seg noen noe ble blir bli gjør igjen uten mellom nå tilbake brukes feil "
+    "heter uke uker opp ut mot sitter gjennom ikkje eg ein eit korleis kva kvar kvifor frå vere sjå dei"
 )
+_BOKMAL_OR_NYNORSK = frozenset(_BOKMAL_OR_NYNORSK_WORDS.split())
 _DANISH_PART = re.compile(r"[eø]j(?![aouæø])|tion(?:en|er|erne)?$")
 _NORWEGIAN_PART = re.compile(r"øy|sjon(?:en|er|ene)?$")
 

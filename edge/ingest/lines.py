@@ -1,6 +1,7 @@
-"""Which line ends of a text are only there because the line was full: "soft" ones, as in wrapped prose.
+"""Lines of extracted text: which of their ends mean something.
 
-They mean something elsewhere: in lists, logs, verse.
+A line end is "soft" where it is only there because the line was full (wrapped prose). Elsewhere it means something:
+in lists, logs, verse.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from edge.types import Document
 
 _START_SEC = 60.0  # for the process to come up on a slow, busy box
 _SLACK_BYTES = 64 * 2**20
-_BYTES_PER_CHAR = 4 + 40  # a character of text, and a block of it in the worst case
+_BYTES_PER_CHAR = 2 * (4 + 40)  # two characters per byte of file, each with a block in the worst case
 _ERRORS = {"unsupported": UnsupportedDocument, "large": DocumentTooLarge, "document": DocumentError}
 
 

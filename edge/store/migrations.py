@@ -7,7 +7,7 @@ from pathlib import Path
 
 import apsw
 
-from edge.errors import StoreMismatch
+from edge.errors import StoreCorrupt, StoreMismatch
 from edge.store.connect import translated
 
 # Number -> file. A step that was released is never edited; a change of the schema is a new step.
@@ -25,10 +25,13 @@ def applied(connection: apsw.Connection) -> list[int]:
 def migrate(connection: apsw.Connection, path: Path) -> None:
     """Bring the database to the newest schema.
 
+    :raises StoreCorrupt: what it says of its schema cannot be.
     :raises StoreMismatch: the database is newer than this program, or no index of this program at all.
     """
     with translated(path):
         done = applied(connection)
+        if any(not 0 < number < 10_000 for number in done):
+            raise StoreCorrupt(f"{path}: the index is damaged. Delete the file and ingest the documents again")
         if unknown := [number for number in done if number not in STEPS]:
             raise StoreMismatch(
                 f"{path}: the index is of a newer version of this program (schema {max(unknown)}, known here: "

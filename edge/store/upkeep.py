@@ -10,6 +10,9 @@ from edge.store.chunks import Store
 from edge.store.connect import translated
 
 
+WORTH_BYTES = 256 * 2**10  # less than this is not worth a rewrite of the file
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """An index in numbers; `edge index status --json` prints it."""
@@ -53,7 +56,7 @@ def status(store: Store) -> Status:
         chunker=identity.chunker,
         holes=holes,
         unused_bytes=unused,
-        compact_pays=unused > max(size // 4, 2**20),
+        compact_pays=unused > max(store.path.stat().st_size // 4, WORTH_BYTES),
     )
 
 
@@ -64,6 +67,8 @@ def compact(store: Store) -> int:
 
     :raises StoreBusy, StoreFull: nothing is lost; VACUUM needs as much free disk as the index takes.
     """
+    with translated(store.path):
+        checkpoint(store.connection)
     before = store.path.stat().st_size
     with store.transaction():
         store._new_vectors(store.identity.dim, copy=True)

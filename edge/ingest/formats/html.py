@@ -7,71 +7,21 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
-from edge.ingest.formats.base import Builder, Parsed, Source, record, squeeze
+from edge.ingest.formats.base import Builder, Parsed, Source, squeeze
 from edge.ingest.formats.encoding import decode
+from edge.ingest.formats.table import records
 
 if TYPE_CHECKING:
     from bs4.element import PageElement, Tag
 
-_DROPPED = frozenset(
-    [
-        "script",
-        "style",
-        "template",
-        "noscript",
-        "svg",
-        "canvas",
-        "object",
-        "iframe",
-        "head",
-        "select",
-        "textarea",
-        "button",
-    ]
-)
+_DROPPED_WORDS = "script style template noscript svg canvas object iframe head select textarea button"
+_DROPPED = frozenset(_DROPPED_WORDS.split())
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
-_INLINE = frozenset(
-    [
-        "a",
-        "abbr",
-        "acronym",
-        "b",
-        "bdi",
-        "bdo",
-        "big",
-        "cite",
-        "code",
-        "data",
-        "del",
-        "dfn",
-        "em",
-        "font",
-        "i",
-        "ins",
-        "kbd",
-        "label",
-        "mark",
-        "meter",
-        "output",
-        "q",
-        "rp",
-        "rt",
-        "ruby",
-        "s",
-        "samp",
-        "small",
-        "span",
-        "strike",
-        "strong",
-        "sub",
-        "sup",
-        "time",
-        "tt",
-        "u",
-        "var",
-        "wbr",
-    ]
+_INLINE_WORDS = (
+    "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark meter output q rp rt "
+    "ruby s samp small span strike strong sub sup time tt u var wbr"
 )
+_INLINE = frozenset(_INLINE_WORDS.split())
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]{2,40})""", re.IGNORECASE)
 
 
@@ -150,7 +100,9 @@ class _Reader:
         elif name == "table" and self._tables:
             self._take_row()
             self._flush()
-            self._tables.pop()
+            table = self._tables.pop()
+            for line in records(table.names, table.rows):
+                self._builder.row(line)
         elif name not in _INLINE and name != "br":
             self._flush()
             if name in _HEADINGS:
@@ -171,7 +123,7 @@ class _Reader:
     def _take_row(self) -> None:
         if self._tables:
             self._take_cell()
-            self._builder.row(self._tables[-1].close_row())
+            self._tables[-1].close_row()
 
     def _flush(self) -> None:
         text = "".join(self._run)
@@ -187,14 +139,14 @@ class _Reader:
 
 
 class _Table:
-    """Collects a table's cells; its header is a first row of `th` cells."""
+    """Collects a table's rows; a first row of nothing but `th` cells holds its columns' names."""
 
     def __init__(self) -> None:
         self.in_cell = False
-        self._header: list[str] = []
+        self.names: list[str] = []
+        self.rows: list[list[str]] = []
         self._cells: list[str] = []
         self._all_th = True
-        self._rows = 0
 
     def open_cell(self, name: str) -> None:
         self.in_cell = True
@@ -204,17 +156,14 @@ class _Table:
     def add(self, text: str) -> None:
         self._cells[-1] = f"{self._cells[-1]} {text.strip()}".strip()
 
-    def close_row(self) -> str:
-        """The finished row as a record; the header is a row as well, in case that it is all there is."""
+    def close_row(self) -> None:
         cells, self._cells = self._cells, []
-        all_th, self._all_th = self._all_th, True
-        if not any(cells):
-            return ""
-        self._rows += 1
-        if self._rows == 1 and all_th:
-            self._header = cells
-            return record((), cells)
-        return record(self._header, cells)
+        if any(cells):
+            if self._all_th and not self.rows and not self.names:
+                self.names = cells
+            else:
+                self.rows.append(cells)
+        self._all_th = True
 
 
 def _walk(root: Tag) -> Iterator[tuple[Literal["open", "close", "text"], str, str]]:

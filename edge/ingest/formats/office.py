@@ -15,7 +15,7 @@ from typing import Any
 from edge.errors import DocumentError, DocumentTooLarge
 from edge.ingest.formats.base import Builder, Parsed, Source, clean, optional, record, squeeze
 from edge.ingest.formats.markdown import scan
-from edge.ingest.formats.table import is_header
+from edge.ingest.formats.table import is_header, records
 
 _SLIDE = re.compile(r"<!-- Slide number: (\d+) -->\s*")
 _IMAGE = re.compile(r"!\[([^\]\n]*)\]\([^()\n]*\)")
@@ -72,17 +72,26 @@ def _from_markdown(markdown: str, source: Source) -> Parsed:
         text = slides[index]
         if page and not text.lstrip().startswith("# "):
             builder.heading(f"Slide {page}", 1, page)
-        for piece in scan(text):
-            if piece.kind == "heading":
-                builder.heading(_plain(piece.title), piece.level, page)
-            elif piece.kind == "row":
-                builder.row(
-                    record([_plain(name) for name in piece.header], [_plain(cell) for cell in piece.cells]), page
-                )
-            else:
-                builder.text(_plain(text[piece.start : piece.end]), page)
+        _pieces(builder, text, page)
     title = builder.first_heading
     return builder.build("" if title.startswith("Slide ") else title)
+
+
+def _pieces(builder: Builder, text: str, page: int | None) -> None:
+    table: list[list[str]] = []  # a table's names and records, while it lasts
+    for piece in (*scan(text), None):
+        if table and (piece is None or not piece.header):
+            for line in records(table[0], table[1:]):
+                builder.row(line, page)
+            table = []
+        if piece is None:
+            return
+        if piece.kind == "heading":
+            builder.heading(_plain(piece.title), piece.level, page)
+        elif piece.kind == "row":
+            table.append([_plain(cell) for cell in piece.cells])
+        else:
+            builder.text(_plain(text[piece.start : piece.end]), page)
 
 
 def _plain(text: str) -> str:

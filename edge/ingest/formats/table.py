@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import re
+from collections.abc import Iterator, Sequence
 
 from edge.errors import DocumentError
 from edge.ingest.formats.base import Builder, Parsed, Source, clean, one_line, record, squeeze
@@ -37,6 +38,20 @@ def parse(source: Source) -> list[Parsed]:
     return [builder.build()]
 
 
+def records(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The rows of a table in a document, one text each; of the names alone where there are no rows.
+
+    Where no names are given, a first row may hold them, or a table of two columns its names in the first.
+    """
+    if not any(names) and rows:
+        if len(rows[0]) == 2:
+            yield from (": ".join(filter(None, map(one_line, row))) for row in rows)
+            return
+        if len(rows) > 1 and is_header(rows[0]):
+            names, rows = rows[0], rows[1:]
+    yield from (record([squeeze(name, 80) for name in names], row) for row in rows) if rows else [record((), names)]
+
+
 def sniff(sample: str, default: str) -> str:
     """The delimiter that cuts the sample's records into the same number of cells, more than one, most often."""
     best, best_score = default, 0.0
@@ -56,7 +71,7 @@ def sniff(sample: str, default: str) -> str:
     return best
 
 
-def is_header(cells: list[str]) -> bool:
+def is_header(cells: Sequence[str]) -> bool:
     """Whether a first row names columns: all cells filled, distinct, short, with letters, none like a value."""
     names = [one_line(cell) for cell in cells]
     return len(set(names)) == len(names) and all(

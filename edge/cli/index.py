@@ -1,0 +1,113 @@
+"""`edge index`: look at the index, remove from it, rebuild it, compact it."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from edge.box import Box
+from edge.cli.common import human_bytes, json_option, print_json, short, with_box
+from edge.errors import UsageError
+
+
+@click.group()
+def index() -> None:
+    """Look at the index, remove from it, rebuild it, compact it."""
+
+
+@index.command()
+@click.option("--documents", "list_documents", is_flag=True, help="List the documents too.")
+@json_option
+@with_box
+def status(box: Box, list_documents: bool, as_json: bool) -> int:
+    """Print what is in the index."""
+    from edge.store.upkeep import status as read_status
+
+    store = box.open_store(any_identity=True)
+    state = read_status(store)
+    sources = sorted(store.known()) if list_documents else []
+    if as_json:
+        print_json(asdict(state) | ({"sources": sources} if list_documents else {}))
+        return 0
+    click.echo(f"{state.path}: {state.documents} documents, {state.chunks} chunks, {human_bytes(state.bytes)}")
+    for name, counts in (("types", state.types), ("languages", state.languages)):
+        click.echo(f"{name:<10} " + ", ".join(f"{key} {count}" for key, count in counts.items()))
+    click.echo(f"embedder   {state.embedder[:16]} ({state.dim} dimensions)")
+    click.echo(f"unused     {human_bytes(state.unused_bytes)}" + (": compact pays" if state.compact_pays else ""))
+    for source in sources:
+        click.echo(f"  {short(source)}")
+    return 0
+
+
+@index.command()
+@click.argument("which", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Remove every document.")
+@json_option
+@with_box
+def remove(box: Box, which: tuple[str, ...], everything: bool, as_json: bool) -> int:
+    """Remove documents: files, folders, or patterns such as '*.csv'. The files themselves are not touched."""
+    if bool(which) == everything:
+        raise UsageError("say what to remove: files, folders or patterns, or --all")
+    store = box.open_store(any_identity=True)
+    known = list(store.known())
+    chosen = known if everything else [source for source in known if any(_names(name, source) for name in which)]
+    unmatched = [name for name in which if not any(_names(name, source) for source in known)]
+    if unmatched:
+        raise UsageError(f"no document matches {', '.join(unmatched)}; see `edge index status --documents`")
+    count = store.remove(chosen)
+    if as_json:
+        print_json({"removed": count, "sources": sorted(chosen)})
+    else:
+        click.echo(f"{count} documents removed")
+    return 0
+
+
+@index.command()
+@json_option
+@with_box
+def rebuild(box: Box, as_json: bool) -> int:
+    """Make chunks and vectors anew from the stored texts, with this bundle's embedder and this configuration."""
+    from edge.cli.ingest import print_report, progress_bar
+    from edge.ingest.index import chunker_id
+    from edge.ingest.index import rebuild as run
+    from edge.store.chunks import Identity
+
+    section = box.bundle.manifest.embedder
+    identity = Identity(section.fingerprint, section.dim, chunker_id(box.config.ingest.chunk))
+    store = box.open_store(any_identity=True)
+    with progress_bar(hidden=as_json) as on_progress:
+        report = run(store, box.embedder, box.config.ingest, identity, on_progress=on_progress)
+    if as_json:
+        print_json(asdict(report))
+    else:
+        print_report(report)
+    return 0
+
+
+@index.command()
+@json_option
+@with_box
+def compact(box: Box, as_json: bool) -> int:
+    """Give back the room of removed documents. Needs as much free disk as the index takes."""
+    from edge.store.upkeep import compact as run
+
+    gained = run(box.open_store(any_identity=True))
+    if as_json:
+        print_json({"gained_bytes": gained})
+    else:
+        click.echo(f"{human_bytes(gained)} given back")
+    return 0
+
+
+def _names(name: str, source: str) -> bool:
+    """Whether what a person typed means this source: its path, a folder above it, its file, or a pattern."""
+    path = Path(name).absolute().as_posix()
+    return source == path or source.startswith((f"{path}/", f"{path}#")) or _matches((name, f"*/{name}"), source)
+
+
+def _matches(patterns: Iterable[str], source: str) -> bool:
+    return any(fnmatch.fnmatchcase(source, pattern) for pattern in patterns)

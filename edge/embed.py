@@ -1,0 +1,206 @@
+"""Text to vectors: the `Embedder` protocol and its ONNX implementation.
+
+One text goes through the model at a time. Int8 activations are scaled by the largest value in the whole input, so in a
+batch a text's vector would depend on its neighbours: measured on all-MiniLM-L6-v2, by 0.005 of cosine, as much as
+quantization itself costs. Alone, the same text always gives the same vector, and 2 cores are no slower (a text of 200
+tokens keeps them busy; of 20 tokens, 15% slower than in batches) with the memory of one text instead of a batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.bundle import EMBEDDER_MODEL, EMBEDDER_TOKENIZER, EmbedderSection
+from edge.errors import EngineError, UsageError
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+
+Vectors = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+"""Called with the number of texts done and the number of all."""
+
+_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+_OUTPUT = "last_hidden_state"
+
+
+class Embedder(Protocol):
+    """What ingest and retrieval need. Vectors have unit length, so a dot product is the cosine."""
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def max_tokens(self) -> int:
+        """The most that `count_tokens` may give for a document."""
+        ...
+
+    def embed_query(self, text: str) -> Vectors:
+        """Float32 (dim,)."""
+        ...
+
+    def embed_documents(self, texts: Sequence[str], on_progress: Progress | None = None) -> Vectors:
+        """Float32 (len(texts), dim)."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a document as the model reads it, with its prefix and the special tokens."""
+        ...
+
+
+class OnnxEmbedder:
+    """The embedder of a bundle, run by onnxruntime on the CPU.
+
+    with OnnxEmbedder(bundle.path / section.path, section, threads=2) as embedder:
+        vectors = embedder.embed_documents(["a passage", "another"])  # float32 (2, dim)
+    """
+
+    def __init__(self, folder: Path, section: EmbedderSection, threads: int) -> None:
+        """Load the model; `threads` is the number of cores it may keep busy.
+
+        :raises EngineError: a file is missing or damaged, or the model is not an embedder.
+        """
+        self._section = section
+        self._tokenizer = _load_tokenizer(folder / EMBEDDER_TOKENIZER)
+        self._session: Any = _load_session(folder / EMBEDDER_MODEL, threads)
+        self._inputs = [spec.name for spec in self._session.get_inputs()]
+        outputs = [spec.name for spec in self._session.get_outputs()]
+        if unknown := set(self._inputs) - _INPUTS:
+            raise EngineError(f"{folder}: the model wants inputs that no embedder has: {', '.join(sorted(unknown))}")
+        if _OUTPUT not in outputs:
+            raise EngineError(f"{folder}: the model has no output {_OUTPUT} (it has {', '.join(outputs)})")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the model's memory back; the embedder cannot be used afterwards."""
+        self._session = None
+
+    @property
+    def dim(self) -> int:
+        return self._section.dim
+
+    @property
+    def max_tokens(self) -> int:
+        return self._section.max_tokens
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a document as the model reads it: with its prefix and the special tokens."""
+        return len(self._encode(self._section.document_prefix + text).ids)
+
+    def token_offsets(self, text: str) -> list[tuple[int, int]]:
+        """Start and end of each token of `text` in characters, without prefix and special tokens."""
+        return list(self._encode(text, special=False).offsets)
+
+    def embed_query(self, text: str) -> Vectors:
+        """The vector of a question, float32 (dim,), unit length.
+
+        A question over `max_tokens` is read in windows; its vector is their mean, weighted by tokens.
+
+        :raises UsageError: the question is empty.
+        :raises EngineError: the model fails.
+        """
+        if not text.strip():
+            raise UsageError("the question is empty: write what you want to know")
+        windows = self._windows(text)
+        total = sum(len(window) * self._embed(window) for window in windows)
+        return _unit(np.asarray(total, dtype=np.float32))
+
+    def embed_documents(self, texts: Sequence[str], on_progress: Progress | None = None) -> Vectors:
+        """The vectors of documents (chunks), float32 (len(texts), dim), unit length, in the order given.
+
+        :raises EngineError: a text is longer than `max_tokens` (nothing is cut silently), or the model fails.
+        """
+        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
+        for row, text in enumerate(texts):
+            ids = self._encode(self._section.document_prefix + text).ids
+            if len(ids) > self.max_tokens:
+                raise EngineError(
+                    f"text {row + 1} of {len(texts)} has {len(ids)} tokens and the embedder reads {self.max_tokens}: "
+                    "lower ingest.chunk.max_tokens in the configuration"
+                )
+            vectors[row] = self._embed(ids)
+            if on_progress is not None:
+                on_progress(row + 1, len(texts))
+        return vectors
+
+    def _encode(self, text: str, special: bool = True) -> Encoding:
+        # a lone surrogate (a broken byte in a command line) is no text to the tokenizer; "?" keeps the offsets
+        clean = text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+        return self._tokenizer.encode(clean, add_special_tokens=special)
+
+    def _windows(self, text: str) -> list[list[int]]:
+        """Token ids of the question, cut so that each window fits, each with the prefix and the special tokens."""
+        whole = self._encode(self._section.query_prefix + text).ids
+        if len(whole) <= self.max_tokens:
+            return [whole]
+        prefix = self._encode(self._section.query_prefix, special=False)
+        rest = self._encode(text, special=False)
+        room = self.max_tokens - len(prefix.ids) - self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        rest.truncate(room)
+        merge = type(rest).merge
+        parts = [merge([prefix, part], growing_offsets=False) for part in (rest, *rest.overflowing)]
+        return [self._tokenizer.post_process(part).ids for part in parts]
+
+    def _embed(self, ids: list[int]) -> Vectors:
+        """One sequence of token ids -> float32 (dim,), unit length."""
+        if self._session is None:
+            raise EngineError("the embedder is closed")
+        row = np.asarray([ids], dtype=np.int64)  # (1, t)
+        feed = {"input_ids": row, "attention_mask": np.ones_like(row), "token_type_ids": np.zeros_like(row)}
+        try:
+            (hidden,) = self._session.run([_OUTPUT], {name: feed[name] for name in self._inputs})  # (1, t, dim)
+        except Exception as error:
+            raise EngineError(f"the embedder failed on {len(ids)} tokens: {error}") from error
+        if hidden.shape[-1] != self.dim:
+            raise EngineError(f"the embedder gives {hidden.shape[-1]} dimensions and its manifest says {self.dim}")
+        return _unit(hidden[0].mean(axis=0) if self._section.pooling == "mean" else hidden[0, 0])
+
+
+def _unit(vector: Vectors) -> Vectors:
+    norm = float(np.linalg.norm(vector))
+    if not np.isfinite(norm) or norm == 0.0:
+        raise EngineError("the embedder gave a vector that is not finite: run `edge bundle verify`")
+    return vector / np.float32(norm)
+
+
+def _load_tokenizer(path: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise EngineError(f"{path}: cannot be loaded: {error}. Run `edge bundle verify`") from error
+    tokenizer.no_padding()  # some files ask for padding to, and cutting at, 128 tokens
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _load_session(path: Path, threads: int) -> Any:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only; warnings would go to the user's stderr
+    # threads that wait must sleep: the language model needs the cores next, and spinning made nothing faster
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise EngineError(f"{path}: cannot be loaded: {error}. Run `edge bundle verify`") from error

@@ -1,0 +1,94 @@
+"""The answer path with a scripted engine: abstention, quoting, citations, and what is reported."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from edge.answer import ABSTENTION, answer, answer_closed_book
+from edge.config import EdgeConfig
+from edge.errors import PromptTooLong, UsageError
+from edge.types import Chunk, Hit, Token
+from tests.edge.scripted import Scripted
+
+RESET = "The gateway has a reset button. Hold the reset button for 12 seconds for a factory reset."
+QUESTION = "How long must I hold the reset button?"
+
+
+def hit(text: str = RESET, relevance: float = 0.9, number: int = 1) -> Hit:
+    chunk = Chunk(0, 100, 100 + len(text), text)
+    return Hit(number, f"/{number}.txt", "", "txt", "en", chunk, 0.5, 0.5, relevance, relevance)
+
+
+CONFIG = EdgeConfig()
+
+
+def test_a_supported_answer_is_cited() -> None:
+    tokens: list[Token] = []
+    found = answer(
+        QUESTION, retrieve=lambda q: [hit()], engine=Scripted("Hold it for 12 seconds."), config=CONFIG,
+        on_token=tokens.append,
+    )  # fmt: skip
+    assert found.text == found.generated == "Hold it for 12 seconds."
+    assert "".join(token.text for token in tokens) == found.text
+    assert not found.abstained and not found.quoted
+    (citation,) = found.citations
+    assert RESET[citation.start - 100 : citation.end - 100] == citation.text
+    assert found.stats.completion_tokens == 5
+
+
+def test_nothing_relevant_is_an_abstention_without_asking_the_model() -> None:
+    for hits in ([], [hit(relevance=0.1)]):
+        engine = Scripted("The moon.")
+        found = answer(QUESTION, retrieve=lambda q, hits=hits: hits, engine=engine, config=CONFIG)
+        assert found.abstained
+        assert found.text == ABSTENTION
+        assert found.citations == () and engine.limits == []
+        assert [dropped.reason for dropped in found.dropped] == ["floor"] * len(hits)
+
+
+def test_an_answer_that_nothing_supports_is_replaced_by_a_quotation() -> None:
+    found = answer(QUESTION, retrieve=lambda q: [hit()], engine=Scripted("About ninety minutes."), config=CONFIG)
+    assert found.quoted
+    assert found.text == found.citations[0].text == "Hold the reset button for 12 seconds for a factory reset."
+    assert found.generated == "About ninety minutes."
+
+
+def test_an_empty_generation_is_replaced_too() -> None:
+    found = answer(QUESTION, retrieve=lambda q: [hit()], engine=Scripted(""), config=CONFIG)
+    assert found.quoted and found.citations
+
+
+def test_one_span_is_cited_once() -> None:
+    engine = Scripted("Hold it for 12 seconds. It takes 12 seconds.")
+    found = answer(QUESTION, retrieve=lambda q: [hit()], engine=engine, config=CONFIG)
+    assert len(found.sentences) == 2
+    assert len(found.citations) == 1
+
+
+def test_a_bad_question_fails_before_anything_is_retrieved() -> None:
+    def never(question: str) -> list[Hit]:
+        raise AssertionError("retrieved for nothing")
+
+    with pytest.raises(UsageError, match="empty"):
+        answer(" ", retrieve=never, engine=Scripted("x"), config=CONFIG)
+    with pytest.raises(PromptTooLong, match="shorten it by"):
+        answer("why " * 300, retrieve=never, engine=Scripted("x"), config=CONFIG)
+
+
+def test_the_context_of_the_bundle_bounds_prompt_and_answer() -> None:
+    config = dataclasses.replace(CONFIG, answer=dataclasses.replace(CONFIG.answer, max_tokens=150))
+    long = hit("word " * 60)
+    found = answer(QUESTION, retrieve=lambda q: [long, hit(number=2)], engine=Scripted("12 seconds"), config=config)
+    assert found.prompt is not None
+    assert len(found.prompt.token_ids) + 150 <= Scripted.context_tokens
+    assert [dropped.reason for dropped in found.dropped] == ["budget"]
+
+
+def test_closed_book_shows_the_model_no_documents() -> None:
+    engine = Scripted("Twelve.")
+    found = answer_closed_book(QUESTION, engine=engine, config=CONFIG)
+    assert found.text == "Twelve."
+    assert found.citations == () and found.hits == ()
+    assert "[1]" not in engine.prompts[-1]
