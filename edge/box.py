@@ -73,7 +73,7 @@ class Box:
         from edge.embed import OnnxEmbedder
 
         section = self.bundle.manifest.embedder
-        embedder = OnnxEmbedder(self.bundle.path / section.path, section, self.threads, self.config.ingest.batch_tokens)
+        embedder = OnnxEmbedder(self.bundle.path / section.path, section, self.threads)
         self._opened.callback(embedder.close)
         return embedder
 

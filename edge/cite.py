@@ -5,7 +5,8 @@ window of one or two sentences of every passage, and the window that holds the s
 sentence that no window holds stays without a citation and is marked as unsupported.
 
 What counts is what the answer adds: terms that the question already held say little ("The reset button is held for
-*ten seconds*"), so they weigh a fifth; and a number that stands nowhere in the window rules the window out.
+*ten seconds*"), so they weigh a fifth, and a sentence that only repeats the question is not supported by anything. A
+number that stands nowhere in the window rules the window out.
 """
 
 from __future__ import annotations
@@ -58,21 +59,27 @@ def cite(answer: str, question: str, passages: Sequence[Passage], support: float
 
 
 def quote(question: str, passages: Sequence[Passage]) -> Citation | None:
-    """The single sentence of the passages that holds most of the question; None where none holds any of it.
+    """The sentence of the passages that holds most of the question, with the one after it; None where none holds any.
 
-    A term counts the more the fewer sentences hold it, and a passage's relevance carries over to its sentences.
+    A term counts the more the fewer sentences hold it, and a passage's relevance carries over to its sentences. The next
+    sentence comes along because it so often holds the answer ("The fuse F1 sits behind the cover. It is slow-blow.").
     """
-    windows = [window for passage in passages for window in _windows(passage) if window.sentences == 1]
-    asked = _by_language(question, windows)
-    holders = Counter(term for window in windows for term in window.terms & asked[window.language])
+    windows = [window for passage in passages for window in _windows(passage)]
+    single = [window for window in windows if window.sentences == 1]
+    asked = _by_language(question, single)
+    holders = Counter(term for window in single for term in window.terms & asked[window.language])
     best, best_score = None, 0.0
-    for window in windows:
+    for window in single:
         weights = {term: holders[term] ** -0.5 for term in asked[window.language] if holders[term]}
         held = sum(weight for term, weight in weights.items() if term in window.terms)
         score = held / (sum(weights.values()) or 1.0) * (0.5 + 0.5 * window.passage.hit.relevance)
         if score > best_score:
             best, best_score = window, score
-    return None if best is None else _citation(best, best_score, best.text)
+    if best is None:
+        return None
+    pairs = (w for w in windows if w.sentences == 2 and w.passage is best.passage and w.start == best.start)
+    chosen = next(pairs, best)
+    return _citation(chosen, best_score, chosen.text)
 
 
 def _by_language(text: str, windows: Sequence[_Window]) -> dict[str, frozenset[str]]:
@@ -114,9 +121,10 @@ def _evidence(sentence: str, question: str, windows: Sequence[_Window], support:
 
 def _held(said: frozenset[str], asked: frozenset[str], window: _Window) -> float:
     """The weighted share of the sentence's content terms that the window holds, 0..1."""
+    if said <= asked:
+        return 0.0
     weights = {term: _KNOWN_WEIGHT if term in asked else 1.0 for term in said}
-    total = sum(weights.values())
-    return sum(weight for term, weight in weights.items() if term in window.terms) / total if total else 0.0
+    return sum(weight for term, weight in weights.items() if term in window.terms) / sum(weights.values())
 
 
 def _numbers(text: str) -> list[str]:

@@ -35,7 +35,6 @@ class IngestConfig:
     max_file_bytes: int = 64 * 2**20
     parser_memory_bytes: int = 1024 * 2**20
     parser_timeout_sec: float = 60.0
-    batch_tokens: int = 1024  # padded tokens embedded at once: rows x longest row
     language: str = "auto"  # ISO 639-1, or "auto" to detect it per document
     chunk: ChunkConfig = ChunkConfig()
 

@@ -116,8 +116,10 @@ class OnnxEmbedder:
         if not text.strip():
             raise UsageError("the question is empty: write what you want to know")
         windows = self._windows(text)
-        total = sum(len(window) * self._embed(window) for window in windows)
-        return _unit(np.asarray(total, dtype=np.float32))
+        if len(windows) == 1:
+            return self._embed(windows[0])
+        weights = np.array([len(window) for window in windows], dtype=np.float32)
+        return _unit(weights @ np.stack([self._embed(window) for window in windows]))
 
     def embed_documents(self, texts: Sequence[str], on_progress: Progress | None = None) -> Vectors:
         """The vectors of documents (chunks), float32 (len(texts), dim), unit length, in the order given.

@@ -94,7 +94,7 @@ def _all_stop_words() -> dict[str, frozenset[str]]:
 
 def _tokens(text: str) -> list[str]:
     found = _TOKEN.findall(unicodedata.normalize("NFKC", text).lower())
-    return [_APOSTROPHE.sub("", token) for token in found]
+    return [token if token.isalnum() else _APOSTROPHE.sub("", token) for token in found]
 
 
 @lru_cache(maxsize=20_000)
@@ -103,7 +103,8 @@ def _terms_of(token: str, language: str) -> tuple[str, ...]:
         return tuple(_bigrams(token))
     stem = _stemmer(language)
     parts = _PART.findall(token)
-    return (*(fold(stem(part)) for part in parts), *([_whole(parts)] if len(parts) > 1 else []))
+    found = [*(fold(stem(part)) for part in parts), *([_whole(parts)] if len(parts) > 1 else [])]
+    return tuple(term for term in found if term)  # a mark that stands alone leaves nothing
 
 
 @cache

@@ -1,8 +1,8 @@
-"""Makes an exported encoder quantizable: its attention reads the padding mask itself instead of a bias computed from it.
+"""Makes an exported encoder quantizable: attention reads the padding mask itself, not a bias computed from it.
 
 The exporter turns `attention_mask` into a float bias of shape (b, 1, t, t). ONNX Runtime's integer attention
-(QAttention) takes no bias, so the projections to query, key and value, a third of the work, would stay in float; it does
-take the mask (b, t). The bias also costs some twenty nodes and t x t floats.
+(QAttention) takes no bias, so the projections to query, key and value, a third of the work, would stay in float; it
+does take the mask (b, t). The bias also costs some twenty nodes and t x t floats.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +43,7 @@ class EmbedderRecipe:
     document_prefix: str = ""
     precision: Literal["int8", "fp32"] = "int8"
     reduce_range: bool = True  # 7-bit weights: on a CPU without VNNI, sums of 8-bit products overflow
-    gate: EmbedderGate = EmbedderGate()
+    gate: EmbedderGate = field(default_factory=EmbedderGate)
 
     def __post_init__(self) -> None:
         if self.max_tokens < 32:
@@ -75,8 +75,8 @@ def build_embedder(recipe: EmbedderRecipe, out: Path) -> dict[str, Any]:
         description = {"dim": _dim(out / EMBEDDER_MODEL), "max_tokens": recipe.max_tokens, "pooling": recipe.pooling}
         write_atomic(out / DESCRIPTION, json.dumps(description))
         job = embedder_gate.Reference(origin, recipe.pooling, recipe.max_tokens)
-        texts = embedder_gate.shipped_texts()
         with OnnxEmbedder(out, section(recipe, out, "embedder"), threads=2) as built:
+            texts = embedder_gate.shipped_texts(lambda text: built.count_tokens(text) <= built.max_tokens)
             figures = embedder_gate.compare(built, recipe, job, texts, _made(scratch / "gate"), log)
         judged = embedder_gate.judge(figures, recipe.gate)
         write_atomic(out / DESCRIPTION, json.dumps({**description, "gate": judged}, indent=2))

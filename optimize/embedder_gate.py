@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ _LONG_WORDS = 160  # about a chunk
 _PAIR_WORDS = 40
 _QUESTION_WORDS = 10
 _DEPTH = 5
+_BATCH = 16  # padding does not change what the original computes
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,15 @@ class Texts:
     answers: tuple[int, ...]  # for each question, the index of its document
 
 
-def shipped_texts() -> Texts:
-    """The text that every build is compared over."""
+def shipped_texts(fits: Callable[[str], bool]) -> Texts:
+    """The text that every build is compared over; a long window that does not fit the embedder is left out."""
     words = " ".join(path.read_text(encoding="utf-8") for path in sorted((DATA / "gate").glob("*.txt"))).split()
     sentences = (DATA / "embedder" / "sentences.txt").read_text(encoding="utf-8").splitlines()
     pairs = [words[i : i + _PAIR_WORDS] for i in range(0, len(words) - _PAIR_WORDS, _PAIR_WORDS)]
     passages = [" ".join(pair[_QUESTION_WORDS:]) for pair in pairs]
     long = [" ".join(words[i : i + _LONG_WORDS]) for i in range(0, len(words), _LONG_WORDS)]
     return Texts(
-        documents=(*passages, *sentences, *long),
+        documents=(*passages, *sentences, *filter(fits, long)),
         questions=tuple(" ".join(pair[:_QUESTION_WORDS]) for pair in pairs),
         answers=tuple(range(len(pairs))),
     )
@@ -164,14 +166,21 @@ def _main(job: Path, result: Path) -> None:
     tokenizer.no_padding()
     tokenizer.enable_truncation(asked["max_tokens"])
     model = AutoModel.from_pretrained(asked["folder"], dtype=torch.float32).eval()
-    vectors = []
+    encoded = tokenizer.encode_batch(asked["texts"])
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))
+    vectors = np.empty((len(encoded), model.config.hidden_size), dtype=np.float32)
     with torch.inference_mode():
-        for text in asked["texts"]:
-            ids = torch.tensor([tokenizer.encode(text).ids])  # (1, t)
-            hidden = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]  # (t, dim)
-            vectors.append(hidden.mean(dim=0) if asked["pooling"] == "mean" else hidden[0])
-        unit = torch.nn.functional.normalize(torch.stack(vectors), dim=1)
-    np.save(result, unit.numpy().astype(np.float32))
+        for first in range(0, len(order), _BATCH):
+            rows = order[first : first + _BATCH]
+            longest = len(encoded[rows[-1]].ids)
+            ids = torch.tensor([encoded[i].ids + [0] * (longest - len(encoded[i].ids)) for i in rows])  # (b, t)
+            lengths = torch.tensor([len(encoded[i].ids) for i in rows])
+            mask = (torch.arange(longest) < lengths[:, None]).long()  # (b, t)
+            hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state  # (b, t, dim)
+            mean = (hidden * mask[..., None]).sum(dim=1) / lengths[:, None]
+            pooled = mean if asked["pooling"] == "mean" else hidden[:, 0]
+            vectors[rows] = torch.nn.functional.normalize(pooled, dim=1).numpy()
+    np.save(result, vectors)
 
 
 if __name__ == "__main__":

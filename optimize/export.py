@@ -7,9 +7,12 @@ file layout, tokenizer and chat template beside the weights) and later stages ne
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from edge.errors import BuildError, SourceError
+from edge.files import write_atomic
+from edge.machine import cores
 from optimize import child
 
 TOOLS = ("torch", "transformers", "gguf", "safetensors", "tokenizers")
@@ -22,9 +25,14 @@ def export_parent(fetched: Path, out: Path, log_name: str) -> None:
     Runs in a process of its own: loading takes about twice the size of the fp32 weights, given back at its end.
 
     :param fetched: a GGUF file or a Hugging Face folder.
+    :raises SourceError: the file is no GGUF file.
     :raises BuildError: the model cannot be loaded, or has no tokenizer or chat template.
     """
-    child.run("optimize.export", [str(fetched), str(out)], f"Reading {fetched.name}", log_name, out / ".scratch")
+    if fetched.is_file() and _magic(fetched) != b"GGUF":
+        raise SourceError(f"{fetched}: not a GGUF file")
+    scratch = out / ".scratch"
+    child.run("optimize.export", [str(fetched), str(out)], f"Reading {fetched.name}", log_name, scratch)
+    shutil.rmtree(scratch, ignore_errors=True)
     if not (out / CHAT_TEMPLATE).is_file():
         raise BuildError(f"{fetched.name} brings no chat template; take an instruction-tuned model")
 
@@ -46,10 +54,8 @@ def _main(fetched: Path, out: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(cores())
     if fetched.is_file():
-        if _magic(fetched) != b"GGUF":
-            raise SourceError(f"{fetched}: not a GGUF file")
         # the content-addressed name has no suffix, and the loader wants one
         link = out / "weights.gguf"
         link.symlink_to(fetched.resolve())
@@ -72,11 +78,12 @@ def _main(fetched: Path, out: Path) -> None:
         model = fresh
     model.save_pretrained(out, max_shard_size="100GB")
     tokenizer.save_pretrained(out)
-    # how much the loader knows of its own version does not belong into what the next stage reads
-    for name in ("config.json", "generation_config.json"):
-        content = json.loads((out / name).read_text(encoding="utf-8"))
-        content.pop("_name_or_path", None)
-        (out / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    # the path it was loaded from does not belong into what the next stage reads
+    for path in (out / "config.json", out / "generation_config.json"):
+        if path.is_file():
+            content = json.loads(path.read_text(encoding="utf-8"))
+            content.pop("_name_or_path", None)
+            write_atomic(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

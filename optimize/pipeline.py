@@ -33,7 +33,7 @@ from optimize import (
     sources,
 )
 from optimize.recipe import ModelRecipe, Recipe
-from optimize.stages import Stage, code, digest_of, run_stage, tools
+from optimize.stages import Stage, code, digest_of, hash_folder, run_stage, tools
 
 Report = Callable[[str, str], None]
 """Called as (stage, "running" | "built" | "cached") when a stage begins and ends."""
@@ -139,7 +139,7 @@ class Build:
             "recipe": to_plain(recipe),
             "source": sources.digest(recipe.source),
             "tools": tools(*embedder.TOOLS),
-            "texts": digest_of(embedder_gate.shipped_texts()),
+            "texts": hash_folder(embedder_gate.DATA),
             "code": code(embedder, *embedder.CODE, olive_runner, sources),
         }
         return self.stage("embedder", reads, partial(embedder.build_embedder, recipe), needed_bytes=2**30)

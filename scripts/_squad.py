@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge.config import EdgeConfig
+from edge.ingest.formats import plain
+from edge.ingest.formats.base import Source, clean
 from edge.ingest.index import DocumentEmbedder, Indexer, IngestReport, chunker_id
 from edge.store.chunks import Store
-from edge.types import Block, Document
+from edge.types import Document
 
 
 @dataclass(frozen=True)
@@ -22,16 +25,27 @@ class Question:
 
 
 def read(path: Path, language: str = "en") -> tuple[list[Document], list[Question]]:
-    """Every context as a document, under its article's title, and every question."""
+    """Every context as the document that a .txt file of it would give, and every question.
+
+    Where the reader of plain text finds no title in it, its article's title stands for the file's name.
+    """
     documents: list[Document] = []
     questions: list[Question] = []
     for article in json.loads(path.read_text(encoding="utf-8"))["data"]:
+        name = article.get("title", "").replace("_", " ")
         for paragraph in article["paragraphs"]:
-            text, source = paragraph["context"], f"/squad/{len(documents):05}.txt"
-            title = article.get("title", "").replace("_", " ")
-            blocks = tuple(_paragraphs(text))
-            documents.append(Document(source, str(len(documents)), "txt", title, text, blocks, language, "2026-01-01"))
-            questions += [Question(qa["question"], source, _spans(qa)) for qa in paragraph["qas"]]
+            context, source = paragraph["context"], f"/squad/{len(documents):05}.txt"
+            data = context.encode()
+            parsed = plain.parse(
+                Source(path=Path(source), type="txt", data=data, max_chars=2**31, max_unpacked_bytes=0)
+            )[0]
+            digest = hashlib.sha256(data).hexdigest()
+            documents.append(
+                Document(
+                    source, digest, "txt", parsed.title or name, parsed.text, parsed.blocks, language, "2026-01-01"
+                )
+            )
+            questions += [Question(qa["question"], source, _spans(qa, context)) for qa in paragraph["qas"]]
     return documents, questions
 
 
@@ -54,18 +68,11 @@ def build(
     return store, report
 
 
-def _paragraphs(text: str) -> Iterator[Block]:
-    """Runs of lines between blank lines, as the reader of plain text gives them."""
-    from edge.ingest.formats.plain import paragraphs
-
-    return (Block(start, end) for start, end in paragraphs(text, 0, len(text)))
-
-
-def _spans(qa: dict[str, Any]) -> tuple[tuple[int, int], ...]:
-    """The answers' spans without the white space around them, which a chunk leaves out."""
+def _spans(qa: dict[str, Any], context: str) -> tuple[tuple[int, int], ...]:
+    """The answers' spans in the extracted text, without the white space around them, which a chunk leaves out."""
     spans = []
     for answer in qa.get("answers", []):
-        text = answer["text"]
-        start = answer["answer_start"] + len(text) - len(text.lstrip())
+        text = clean(answer["text"])
+        start = len(clean(context[: answer["answer_start"]])) + len(text) - len(text.lstrip())
         spans.append((start, start + len(text.strip())))
     return tuple(spans)

@@ -115,7 +115,9 @@ def _read(request: dict[str, Any], hello: dict[str, Any]) -> tuple[dict[str, Any
     if len(data) > limit:
         raise DocumentTooLarge("it grew while it was read, above ingest.max_file_bytes")
     digest = hashlib.sha256(data).hexdigest()
-    source = Source(path, request["type"], data, max_chars=_TEXT_FACTOR * limit, max_unpacked_bytes=hello["memory_bytes"])
+    source = Source(
+        path, request["type"], data, max_chars=_TEXT_FACTOR * limit, max_unpacked_bytes=hello["memory_bytes"]
+    )
     del data
     parsed = importlib.import_module(f"edge.ingest.formats.{READERS[request['type']]}").parse(source)
     del source

@@ -26,7 +26,7 @@ from edge.store.connect import connect, translated
 from edge.store.migrations import migrate
 from edge.types import Block, Chunk, Document
 
-PIECE_CHARACTERS = 32768
+PIECE_CHARACTERS = 8192  # about what zlib needs to compress well; a hit reads one or two
 VECTORS_PER_BLOCK = 256  # vec0 allocates vectors in blocks of this many; its default, 1024, wastes a small index
 
 

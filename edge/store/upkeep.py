@@ -9,7 +9,6 @@ import apsw
 from edge.store.chunks import Store
 from edge.store.connect import translated
 
-
 WORTH_BYTES = 256 * 2**10  # less than this is not worth a rewrite of the file
 
 

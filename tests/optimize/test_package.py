@@ -36,6 +36,7 @@ def parts(tmp_path: Path) -> dict[str, Part]:
     return {
         "model/weights": part_of(file, sha256),
         "model/t": part_of("template"),
+        **NEEDED,
         **notices([("M", "i", "s", "Apache-2.0")]),
     }
 

@@ -143,7 +143,7 @@ class Builder:
 
 def too_long(max_chars: int) -> DocumentTooLarge:
     return DocumentTooLarge(
-        f"its text is longer than {max_chars:,} characters: raise ingest.max_file_bytes (half of that) or split the file"
+        f"its text is longer than {max_chars:,} characters: raise ingest.max_file_bytes, now half of that, or split it"
     )
 
 

@@ -27,6 +27,8 @@ _SIGNATURES = {
     b"\xd0\xcf\x11\xe0": "an old Office file",
 }
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+_FEW_CONTROLS = 4
+_LEAST_SAMPLE = 32  # bytes from which a language can be told from another by its letters
 _SAMPLE_BYTES = 64 * 1024
 _CODE_PAGES = [  # tried in this order, so that a tie goes to the commonest
     "cp1252",
@@ -61,7 +63,7 @@ def decode(data: bytes) -> str:
     sample = data[:_SAMPLE_BYTES]
     if bare := _bare_utf16(sample):
         return _strict(data, bare)
-    if len(_CONTROL.findall(sample)) > 0.02 * len(sample):
+    if len(_CONTROL.findall(sample)) > max(_FEW_CONTROLS, 0.02 * len(sample)):
         raise DocumentError("looks binary: it is full of control characters, so it is no text file")
     try:
         return data.decode("utf-8")
@@ -100,7 +102,20 @@ def _guess(data: bytes) -> str:
     # Judge the stretch around the first bytes that are not ASCII: a long English preamble says nothing.
     first = next((m.start() for m in re.finditer(rb"[\x80-\xff]", data)), 0)
     at = max(0, first - 1024)
-    best = from_bytes(data[at : at + _SAMPLE_BYTES], cp_isolation=_CODE_PAGES).best()
-    if best is None:
+    sample = data[at : at + _SAMPLE_BYTES]
+    matches = list(from_bytes(sample, cp_isolation=_CODE_PAGES))
+    if not matches:
         raise DocumentError("looks binary, or its encoding cannot be told: save the file as UTF-8")
-    return data.decode(best.encoding, "replace")
+    best = matches[0]
+    tied = [m.encoding for m in matches if (m.chaos, m.coherence) == (best.chaos, best.coherence)]
+    name = min(tied, key=_CODE_PAGES.index)
+    if name == "cp1252" and "cp1250" in tied and _is_central_european(sample):
+        name = "cp1250"
+    return data.decode(name, "replace")
+
+
+def _is_central_european(sample: bytes) -> bool:
+    """Western and Central European text look alike to charset-normalizer; the language tells them apart."""
+    from edge.ingest.language import detect
+
+    return len(sample) >= _LEAST_SAMPLE and detect(sample.decode("cp1250", "replace")) in ("cs", "hu", "pl", "ro")

@@ -126,6 +126,8 @@ class _Reader:
             self._tables[-1].close_row()
 
     def _flush(self) -> None:
+        if not self._run:
+            return
         text = "".join(self._run)
         if text.strip() == "-" and not self._tables:
             return  # a list item whose text is still to come, in a paragraph of its own

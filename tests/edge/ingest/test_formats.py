@@ -9,6 +9,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from edge.config import IngestConfig
 from edge.errors import DocumentError, UnsupportedDocument
 from edge.ingest.read import Reader
 from edge.types import Block, Document
@@ -67,9 +68,22 @@ def test_encodings(read: Read, encoding: str) -> None:
     assert read("norsk.txt", text.encode(encoding)).text == text
 
 
-def test_other_code_pages_are_guessed(read: Read) -> None:
-    text = "Устройство необходимо перезапустить после отключения питания. Проверьте вентилятор и кабель."
-    assert read("russian.txt", (text * 3).encode("cp1251")).text == text * 3
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "Blåbær"),
+        ("cp1252", "Das Gerät muss nach dem Stromausfall geprüft werden, außer bei Störungen."),
+        ("cp1250", "A készüléket áramszünet után újra kell indítani. Ellenőrizze a ventilátort, és tűrje őt."),
+        ("cp1250", "Urządzenie należy uruchomić ponownie po zaniku zasilania. Sprawdź wentylator i źródło."),
+        ("cp1251", "Устройство необходимо перезапустить после отключения питания."),
+        ("koi8_r", "Устройство необходимо перезапустить после отключения питания."),
+        ("cp1253", "Η συσκευή πρέπει να επανεκκινηθεί μετά από διακοπή ρεύματος."),
+        ("shift_jis", "停電後は装置を再起動してください。ファンを確認してください。"),
+        ("gb18030", "断电后必须重新启动设备。请检查风扇和电缆。"),
+    ],
+)
+def test_other_code_pages_are_guessed(read: Read, encoding: str, text: str) -> None:
+    assert read("old.txt", text.encode(encoding)).text == text
 
 
 def test_utf8_with_a_damaged_byte_stays_utf8(read: Read) -> None:
@@ -373,3 +387,17 @@ def test_missing_extra_says_how_to_install_it() -> None:
 
     with pytest.raises(UnsupportedDocument, match=r"pip install 'edge-slm\[documents\]'"):
         optional("no_such_library")
+
+
+@pytest.mark.process
+def test_missing_extra_through_the_parser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_pdf: Callable[..., bytes]
+) -> None:
+    (tmp_path / "pypdfium2.py").write_text("raise ModuleNotFoundError('none', name='pypdfium2')")
+    (tmp_path / "a.pdf").write_bytes(make_pdf([["Text."]]))
+    monkeypatch.syspath_prepend(tmp_path)
+    with (
+        Reader(IngestConfig()) as own,
+        pytest.raises(UnsupportedDocument, match=r"a\.pdf: .*'pypdfium2'.*\[documents\]"),
+    ):
+        own.read(tmp_path / "a.pdf", language="en")

@@ -25,7 +25,7 @@ def test_a_document_comes_back_as_it_was_stored(kit: Any) -> None:
         assert store.document("/d/none.md") is None
 
 
-@pytest.mark.parametrize("span", [(0, 5), (32760, 32780), (32768, 32769), (65530, 98310), (0, 0), (99990, 100000)])
+@pytest.mark.parametrize("span", [(0, 5), (8190, 8200), (8192, 8193), (16380, 24580), (0, 0), (99990, 100000)])
 def test_a_span_is_read_from_its_pieces(kit: Any, span: tuple[int, int]) -> None:
     text = "".join(chr(0x100 + i % 500) for i in range(100_000))
     with kit.open() as store:
