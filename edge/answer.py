@@ -2,21 +2,23 @@
 
 `answer` is the whole path. Two safeguards stand on it, because a small model is sure of everything it says:
 - nothing relevant was found: the answer is an abstention, and the model is not asked;
-- no passage supports any sentence of what the model wrote: the best matching sentence of the passages is quoted
-  instead, and what the model wrote is kept in `Answer.generated`.
+- what the model wrote is not borne out (see `_is_trusted`): the sentences of the passages that hold most of the
+  question are quoted instead, and what the model wrote is kept in `Answer.generated`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge.cite import Sentence, cite, quote
-from edge.config import EdgeConfig
+from edge.config import EdgeConfig, Trust
 from edge.engine.base import Engine, Sampling, Stats
 from edge.machine import rss_peak_bytes
 from edge.prompt import build, build_closed_book
+from edge.sentences import sentences as sentences_of
 from edge.types import Citation, Dropped, Hit, Prompt, Token
 
 ABSTENTION = "The documents do not answer this question."
@@ -37,7 +39,7 @@ class Answer:
     sentences: tuple[Sentence, ...]  # of `text`, each with its citation or none
     citations: tuple[Citation, ...]  # one per span, in the order of the answer
     abstained: bool
-    quoted: bool  # `text` is a sentence of a passage, since nothing supported what the model wrote
+    quoted: bool  # `text` stands word for word in a passage, since what the model wrote was not borne out
     generated: str  # what the model wrote
     hits: tuple[Hit, ...]
     prompt: Prompt | None  # None where the model was not asked
@@ -86,7 +88,8 @@ def answer(
     generated, stats = _generate(prompt, engine, config, on_token)
     text, quoted = generated, False
     sentences = cite(text, question, prompt.passages, config.answer.support)
-    if not any(sentence.citation for sentence in sentences) and (evidence := quote(question, prompt.passages)):
+    evidence = quote(question, prompt.passages)
+    if evidence and not _is_trusted(sentences, evidence, config.answer.trust):
         text, quoted = evidence.text, True
         sentences = [Sentence(0, len(text), text, evidence)]
     return Answer(
@@ -125,6 +128,23 @@ def answer_closed_book(
     return Answer(text, (), (), False, False, text, (), prompt, (), stats, 0.0, rss_peak_bytes())
 
 
+def _is_trusted(sentences: Sequence[Sentence], evidence: Citation, trust: Trust) -> bool:
+    """Whether what the model wrote is shown.
+
+    `support`: a passage supports one of its sentences. `agreement`: the passage sentences that hold most of the
+    question (`evidence`) support its first sentence, so two ways that share no model came to the same place.
+    """
+    if trust == "support":
+        return any(sentence.citation for sentence in sentences)
+    first = sentences[0].citation if sentences else None
+    return (
+        first is not None
+        and first.document == evidence.document
+        and first.start < evidence.end
+        and evidence.start < first.end
+    )
+
+
 def _prompt_budget(engine: Engine, config: EdgeConfig) -> int:
     return min(config.answer.context_tokens, engine.context_tokens) - config.answer.max_tokens
 
@@ -132,12 +152,19 @@ def _prompt_budget(engine: Engine, config: EdgeConfig) -> int:
 def _generate(
     prompt: Prompt, engine: Engine, config: EdgeConfig, on_token: Callable[[Token], None]
 ) -> tuple[str, Stats]:
+    """What the model writes, up to its own end, the limit, or the first sentence that it repeats."""
     session = engine.start(prompt.token_ids, Sampling(max_tokens=config.answer.max_tokens))
-    pieces: list[str] = []
+    text, known, repeats = "", 0, False
     for token in session:
-        pieces.append(token.text)
+        text += token.text
         on_token(token)
-    return "".join(pieces).strip(), session.stats
+        if token.text.endswith((".", "\n", "?", "!")):
+            written = [" ".join(text[start:end].split()) for start, end in sentences_of(text)]
+            if len(set(written)) < len(written):  # small models go round in circles; what follows is more of the same
+                session.cancel()
+                text, repeats = text[:known], True
+            known = len(text)
+    return text.strip(), dataclasses.replace(session.stats, finish_reason="repetition") if repeats else session.stats
 
 
 def _distinct(sentences: Sequence[Sentence]) -> tuple[Citation, ...]:

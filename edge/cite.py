@@ -61,8 +61,8 @@ def cite(answer: str, question: str, passages: Sequence[Passage], support: float
 def quote(question: str, passages: Sequence[Passage]) -> Citation | None:
     """The sentence of the passages that holds most of the question, with the one after it; None where none holds any.
 
-    A term counts the more the fewer sentences hold it, and a passage's relevance carries over to its sentences. The next
-    sentence comes along because it so often holds the answer ("The fuse F1 sits behind the cover. It is slow-blow.").
+    A term counts the more the fewer sentences hold it, and a passage's relevance carries over to its sentences. The
+    next sentence comes along because it often holds the answer ("The fuse F1 sits behind the cover. It is slow-blow.").
     """
     windows = [window for passage in passages for window in _windows(passage)]
     single = [window for window in windows if window.sentences == 1]

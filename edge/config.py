@@ -19,6 +19,9 @@ from edge.errors import ConfigError
 
 T = TypeVar("T")
 
+Trust = Literal["support", "agreement"]
+"""When the model's own words are shown: see `edge.answer`."""
+
 
 @dataclass(frozen=True)
 class ChunkConfig:
@@ -52,6 +55,7 @@ class AnswerConfig:
     context_tokens: int = 2048  # prompt and answer together; at most the bundle's own
     max_tokens: int = 96  # of the answer
     max_passages: int = 3
+    trust: Trust = "agreement"
     support: float = 0.6  # least share of a sentence's content that a span must hold to be cited for it
 
 

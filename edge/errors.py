@@ -1,25 +1,25 @@
 """Every error this package raises on purpose. The message says what happened and what to do about it.
 
-    EdgeError                     base: exit code 1
-    ├── UsageError                the call is wrong: empty question, unknown filter key, no such path (exit 2)
-    ├── ConfigError               a YAML file has an unknown key, a wrong type or is missing; names file and line
-    ├── BundleError               a bundle is missing, damaged, or of a newer schema
-    ├── StoreError                the index cannot be used
-    │   ├── StoreMissing          there is no index yet
-    │   ├── StoreMismatch         it was built with another embedder or another chunker
-    │   ├── StoreCorrupt          SQLite says the file is damaged
-    │   ├── StoreBusy             another process is writing to it
-    │   └── StoreFull             the disk is full; nothing was changed
-    ├── DocumentError             one document cannot be read (the ingest goes on with the others)
-    │   ├── UnsupportedDocument   no reader for this kind of file, or the extra it needs is not installed
-    │   ├── DocumentTooLarge      above the limit in the configuration
-    │   └── ParserFailed          the parser crashed, hung, or went over its memory limit
-    ├── PromptTooLong             the question does not fit the context; says by how many tokens
-    ├── EngineError               the model cannot be loaded or fails while generating
-    ├── SourceError               a base model cannot be fetched, or its hash is wrong
-    │   └── OfflineError          it would need the network, which EDGE_OFFLINE=1 forbids or which does not answer
-    └── BuildError                a stage of `edge optimize run` failed; names its log
-        └── GateError             the build works but lost too much quality: not packaged (exit 4)
+EdgeError                     base: exit code 1
+├── UsageError                the call is wrong: empty question, unknown filter key, no such path (exit 2)
+├── ConfigError               a YAML file has an unknown key, a wrong type or is missing; names file and line
+├── BundleError               a bundle is missing, damaged, or of a newer schema
+├── StoreError                the index cannot be used
+│   ├── StoreMissing          there is no index yet
+│   ├── StoreMismatch         it was built with another embedder or another chunker
+│   ├── StoreCorrupt          SQLite says the file is damaged
+│   ├── StoreBusy             another process is writing to it
+│   └── StoreFull             the disk is full; nothing was changed
+├── DocumentError             one document cannot be read (the ingest goes on with the others)
+│   ├── UnsupportedDocument   no reader for this kind of file, or the extra it needs is not installed
+│   ├── DocumentTooLarge      above the limit in the configuration
+│   └── ParserFailed          the parser crashed, hung, or went over its memory limit
+├── PromptTooLong             the question does not fit the context; says by how many tokens
+├── EngineError               the model cannot be loaded or fails while generating
+├── SourceError               a base model cannot be fetched, or its hash is wrong
+│   └── OfflineError          it would need the network, which EDGE_OFFLINE=1 forbids or which does not answer
+└── BuildError                a stage of `edge optimize run` failed; names its log
+    └── GateError             the build works but lost too much quality: not packaged (exit 4)
 """
 
 from __future__ import annotations

@@ -83,10 +83,11 @@ def print_report(report: IngestReport) -> None:
 @contextmanager
 def progress_bar(*, hidden: bool) -> Iterator[Callable[[Progress], None]]:
     """A bar on stderr that shows the document, and the rate of embedding; nothing where `hidden` or no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     columns = ("[progress.description]{task.description}", "{task.fields[rate]}")
-    bar = Progress(
+    bar = Bar(
         BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), *(TextColumn(column) for column in columns),
         console=console(), disable=hidden or not console().is_terminal, transient=True,
     )  # fmt: skip

@@ -15,8 +15,9 @@ from typing import Literal, Protocol
 
 from edge.types import Token
 
-FinishReason = Literal["stop", "length", "cancelled"]
-"""stop: the model ended its turn; length: `max_tokens` or the context is used up; cancelled: `Session.cancel`."""
+FinishReason = Literal["stop", "length", "cancelled", "repetition"]
+"""stop: the model ended its turn; length: `max_tokens` or the context is used up; cancelled: `Session.cancel`;
+repetition: whoever reads the stream ended it, because the model repeated itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,8 @@ def test_nothing_relevant_is_an_abstention_without_asking_the_model() -> None:
 def test_an_answer_that_nothing_supports_is_replaced_by_a_quotation() -> None:
     found = answer(QUESTION, retrieve=lambda q: [hit()], engine=Scripted("About ninety minutes."), config=CONFIG)
     assert found.quoted
-    assert found.text == found.citations[0].text == "Hold the reset button for 12 seconds for a factory reset."
+    assert found.text == found.citations[0].text
+    assert "12 seconds" in found.text
     assert found.generated == "About ninety minutes."
 
 
@@ -92,3 +93,20 @@ def test_closed_book_shows_the_model_no_documents() -> None:
     assert found.text == "Twelve."
     assert found.citations == () and found.hits == ()
     assert "[1]" not in engine.prompts[-1]
+
+
+def test_words_that_the_question_does_not_lead_to_are_not_trusted_unless_told_so() -> None:
+    other = hit("The cabinet door of the pump house has a red lock. It was painted in 1987.", number=2)
+    engine = Scripted("It was painted in 1987.")
+    found = answer(QUESTION, retrieve=lambda q: [hit(), other], engine=engine, config=CONFIG)
+    assert found.quoted and "12 seconds" in found.text
+    support = dataclasses.replace(CONFIG, answer=dataclasses.replace(CONFIG.answer, trust="support"))
+    found = answer(QUESTION, retrieve=lambda q: [hit(), other], engine=engine, config=support)
+    assert not found.quoted and found.text == "It was painted in 1987."
+
+
+def test_a_model_that_goes_round_in_circles_is_stopped() -> None:
+    engine = Scripted("Hold it for 12 seconds. " * 20)
+    found = answer(QUESTION, retrieve=lambda q: [hit()], engine=engine, config=CONFIG)
+    assert found.generated == "Hold it for 12 seconds."
+    assert found.stats.finish_reason == "repetition"
