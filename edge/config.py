@@ -25,8 +25,8 @@ Trust = Literal["support", "agreement"]
 
 @dataclass(frozen=True)
 class ChunkConfig:
-    max_tokens: int = 200  # of the embedder's tokenizer, heading line included
-    overlap_tokens: int = 40
+    max_tokens: int = 250  # of the embedder's tokenizer, heading line included
+    overlap_tokens: int = 70
 
     def __post_init__(self) -> None:
         if self.max_tokens < 16 or not 0 <= self.overlap_tokens < self.max_tokens // 2:
@@ -47,7 +47,7 @@ class RetrieveConfig:
     top_k: int = 8
     depth: int = 50  # candidates taken from each arm before fusion
     dense_weight: float = 0.5  # 0 is lexical only, 1 is dense only
-    floor: float = 0.5  # least calibrated relevance of the best hit; below it the answer is an abstention
+    floor: float = 0.25  # least calibrated relevance of the best hit; below it the answer is an abstention
 
 
 @dataclass(frozen=True)

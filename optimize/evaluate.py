@@ -244,6 +244,7 @@ def _teacher_forced(build: Path) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = cores()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # torch works in between
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(build))
     try:
         session = ort.InferenceSession(unpruned((build / GRAPH).read_bytes()), options, ["CPUExecutionProvider"])
@@ -299,13 +300,16 @@ def _greedy_agreement(build: Path, prompts: Any, wanted: Any) -> float:
 def _rows(reference: Path, windows: Any, logits: Any) -> Iterator[tuple[Any, Any, Any]]:
     """Logits of parent and build for a few positions at a time, with the tokens that really follow."""
     import numpy as np
+    import torch
 
-    hidden, head = np.load(reference / "hidden.npy", mmap_mode="r"), np.load(reference / "head.npy")
+    torch.set_num_threads(cores())
+    hidden, head = np.load(reference / "hidden.npy"), torch.from_numpy(np.load(reference / "head.npy"))
     for window, states in zip(windows, hidden, strict=True):
         of_build = logits(window)
         for start in range(0, len(window) - 1, _ROWS):
             end = min(start + _ROWS, len(window) - 1)
-            yield states[start:end] @ head.T, of_build[start:end], window[start + 1 : end + 1]
+            of_parent = torch.from_numpy(states[start:end]) @ head.T
+            yield of_parent, torch.from_numpy(of_build[start:end]), torch.from_numpy(window[start + 1 : end + 1])
 
 
 def _distances(parent: Any, build: Any, targets: Any) -> dict[str, float]:
@@ -316,14 +320,13 @@ def _distances(parent: Any, build: Any, targets: Any) -> dict[str, float]:
     """
     import torch
 
-    logp = torch.log_softmax(torch.from_numpy(parent), dim=-1)
-    logq = torch.log_softmax(torch.from_numpy(build), dim=-1)
-    index = torch.from_numpy(targets)[:, None]
+    logp, logq = torch.log_softmax(parent, dim=-1), torch.log_softmax(build, dim=-1)
+    index = targets[:, None]
     return {
         "kl": float((logp.exp() * (logp - logq)).sum(dtype=torch.float64)),
         "parent": -float(logp.gather(1, index).sum(dtype=torch.float64)),
         "build": -float(logq.gather(1, index).sum(dtype=torch.float64)),
-        "same": float((parent.argmax(axis=1) == build.argmax(axis=1)).sum()),
+        "same": float((parent.argmax(dim=-1) == build.argmax(dim=-1)).sum()),
     }
 
 

@@ -1,4 +1,4 @@
-"""Plain text: the text as it stands, a block per paragraph."""
+"""Plain text: the text as it stands, a block per paragraph, the title where the first line reads like one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ from edge.ingest.formats.base import Parsed, Source, clean, too_long
 from edge.ingest.formats.encoding import decode
 from edge.types import Block
 
+_TITLE_CHARS = 200
+
 
 def parse(source: Source) -> list[Parsed]:
     """A block per run of lines between blank lines."""
     text = clean(decode(source.data))
     if len(text) > source.max_chars:
         raise too_long(source.max_chars)
-    blocks = tuple(Block(start, end) for start, end in paragraphs(text, 0, len(text)))
-    return [Parsed(text, blocks)]
+    spans = paragraphs(text, 0, len(text))
+    return [Parsed(text, tuple(Block(start, end) for start, end in spans), title_of(text, spans))]
+
+
+def title_of(text: str, spans: list[tuple[int, int]]) -> str:
+    """The first paragraph, where it is one short line that ends like a title and more follows; else ""."""
+    if len(spans) < 2:
+        return ""
+    first = text[slice(*spans[0])]
+    is_title = len(first) <= _TITLE_CHARS and "\n" not in first and len(first.split()) > 1
+    return first if is_title and not first.endswith((".", ":", ",", ";")) else ""
 
 
 def paragraphs(text: str, start: int, end: int) -> list[tuple[int, int]]:
