@@ -72,7 +72,7 @@ def answer(
     hits = tuple(retrieve(question))
     retrieve_sec = time.perf_counter() - started
 
-    if not hits or max(hit.relevance for hit in hits) < config.retrieve.floor:
+    if max((hit.relevance or 0.0 for hit in hits), default=0.0) < config.retrieve.floor:
         dropped = tuple(Dropped(h.chunk_id, h.document, h.chunk.start, h.chunk.end, 0, "floor") for h in hits)
         return Answer(
             ABSTENTION, (), (), True, False, "", hits, None, dropped, NO_STATS, retrieve_sec, rss_peak_bytes()

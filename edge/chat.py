@@ -70,4 +70,4 @@ def _keeps(rewritten: str, question: str, last: Turn) -> bool:
 
 
 def _best_relevance(hits: Sequence[Hit]) -> float:
-    return max((hit.relevance for hit in hits), default=0.0)
+    return max((hit.relevance or 0.0 for hit in hits), default=0.0)

@@ -61,8 +61,8 @@ def cite(answer: str, question: str, passages: Sequence[Passage], support: float
 def quote(question: str, passages: Sequence[Passage]) -> Citation | None:
     """The sentence of the passages that holds most of the question, with the one after it; None where none holds any.
 
-    A term counts the more the fewer sentences hold it, and a passage's relevance carries over to its sentences. The
-    next sentence comes along because it often holds the answer ("The fuse F1 sits behind the cover. It is slow-blow.").
+    A term counts the more the fewer sentences hold it, and a passage's score carries over to its sentences. The next
+    sentence comes along because it often holds the answer ("The fuse F1 sits behind the cover. It is slow-blow.").
     """
     windows = [window for passage in passages for window in _windows(passage)]
     single = [window for window in windows if window.sentences == 1]
@@ -72,7 +72,7 @@ def quote(question: str, passages: Sequence[Passage]) -> Citation | None:
     for window in single:
         weights = {term: holders[term] ** -0.5 for term in asked[window.language] if holders[term]}
         held = sum(weight for term, weight in weights.items() if term in window.terms)
-        score = held / (sum(weights.values()) or 1.0) * (0.5 + 0.5 * window.passage.hit.relevance)
+        score = held / (sum(weights.values()) or 1.0) * (0.5 + 0.5 * window.passage.hit.score)
         if score > best_score:
             best, best_score = window, score
     if best is None:

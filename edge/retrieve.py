@@ -8,6 +8,7 @@ throws that away, and on long documents it was worse than its better arm; docs/d
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections import Counter
@@ -22,6 +23,7 @@ from edge import lexical
 from edge.config import RetrieveConfig
 from edge.errors import UsageError
 from edge.ingest.chunk import embedding_text
+from edge.sentences import sentences
 from edge.store.chunks import Store
 from edge.store.filters import Filter
 from edge.store.search import Found, Searcher, Statistics
@@ -34,17 +36,25 @@ K1 = 0.9
 B = 0.4
 PAIR = 0.3
 
-# Logistic regression of "the index holds the answer" on the best hit's two scores, as scripts/fit_relevance.py fits it,
-# on xquad_en_dev and covidqa_dev over random parts of them, from 3 documents to all but a quarter.
-RELEVANCE_BIAS = -5.8
-RELEVANCE_DENSE = 6.8
-RELEVANCE_LEXICAL = 6.8
+# Logistic regression of "this hit holds an answer" on two scores, as scripts/fit_relevance.py fits it on xquad_en_dev
+# and covidqa_dev over random parts of them. The cosine of the nearest sentence tells more than that of the whole chunk,
+# whose other sentences blur it; but it has to be computed when the question comes.
+JUDGED = 2  # best hits that are judged so
+RELEVANCE_BIAS = -6.15
+RELEVANCE_CLOSEST = 6.0
+RELEVANCE_LEXICAL = 6.48
 
 
 class QueryEmbedder(Protocol):
-    """What retrieval needs of an embedder: a question as float32 (dim,), unit length."""
+    """What retrieval needs of an embedder; vectors have unit length."""
 
-    def embed_query(self, text: str) -> NDArray[np.float32]: ...
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """Float32 (dim,)."""
+        ...
+
+    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Float32 (len(texts), dim)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +73,7 @@ class Weights:
 def retrieve(
     question: str, store: Store, embedder: QueryEmbedder, config: RetrieveConfig, where: Filter | None = None
 ) -> list[Hit]:
-    """The best `config.top_k` chunks for a question, best first, each with all its scores.
+    """The best `config.top_k` chunks for a question, best first, with their scores; the first `JUDGED` with relevance.
 
     Chunks with the same text count once, so that copies of a file do not fill the prompt.
 
@@ -73,7 +83,17 @@ def retrieve(
     hits = candidates(question, store, embedder, config, where or Filter())
     hits.sort(key=lambda hit: (-hit.score, hit.chunk_id))
     distinct = {" ".join(hit.chunk.text.split()): hit for hit in reversed(hits)}
-    return [hit for hit in hits if distinct[" ".join(hit.chunk.text.split())] is hit][: config.top_k]
+    best = [hit for hit in hits if distinct[" ".join(hit.chunk.text.split())] is hit][: config.top_k]
+    vector = embedder.embed_query(question)
+    return [judge(hit, vector, embedder) for hit in best[:JUDGED]] + best[JUDGED:]
+
+
+def judge(hit: Hit, question: NDArray[np.float32], embedder: QueryEmbedder) -> Hit:
+    """The hit with its nearest sentence's cosine and its relevance; `question` is float32 (dim,), unit length."""
+    text = hit.chunk.text
+    vectors = embedder.embed_documents([text[start:end] for start, end in sentences(text)])
+    closest = float(np.max(vectors @ question, initial=-1.0))
+    return dataclasses.replace(hit, closest=closest, relevance=relevance(closest, hit.lexical))
 
 
 def candidates(
@@ -133,9 +153,9 @@ def fuse(dense: float, lexical: float, dense_weight: float) -> float:
     return dense_weight * dense + (1 - dense_weight) * lexical
 
 
-def relevance(dense: float, lexical: float) -> float:
+def relevance(closest: float, lexical: float) -> float:
     """The probability that a hit with these scores holds an answer, 0..1. (pure)"""
-    return 1 / (1 + math.exp(-(RELEVANCE_BIAS + RELEVANCE_DENSE * dense + RELEVANCE_LEXICAL * lexical)))
+    return 1 / (1 + math.exp(-(RELEVANCE_BIAS + RELEVANCE_CLOSEST * closest + RELEVANCE_LEXICAL * lexical)))
 
 
 def _hit(found: Found, dense: float, words: float, config: RetrieveConfig) -> Hit:
@@ -149,5 +169,4 @@ def _hit(found: Found, dense: float, words: float, config: RetrieveConfig) -> Hi
         dense=dense,
         lexical=words,
         score=fuse(dense, words, config.dense_weight),
-        relevance=relevance(dense, words),
     )

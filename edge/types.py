@@ -67,7 +67,8 @@ class Hit:
     dense: float  # cosine of query and chunk, -1..1
     lexical: float  # BM25, >= 0; 0 where no query term occurs
     score: float  # fused; only its order matters
-    relevance: float  # calibrated probability that the chunk is relevant, 0..1
+    closest: float | None = None  # cosine of the query and the chunk's nearest sentence; None beyond the first few hits
+    relevance: float | None = None  # calibrated probability that the chunk holds an answer, 0..1; None likewise
 
 
 @dataclass(frozen=True, slots=True)

@@ -315,8 +315,8 @@ def _rows(reference: Path, windows: Any, logits: Any) -> Iterator[tuple[Any, Any
 def _distances(parent: Any, build: Any, targets: Any) -> dict[str, float]:
     """Sums over rows of KL(parent || build), both negative log likelihoods, equal argmaxes.
 
-    :param parent: logits, float32 (rows, vocabulary); so is `build`.
-    :param targets: the tokens that really follow, int64 (rows,).
+    :param parent: logits, float32 tensor (rows, vocabulary); so is `build`.
+    :param targets: the tokens that really follow, int64 tensor (rows,).
     """
     import torch
 

@@ -35,26 +35,19 @@ MIXED8 = {"last_matmul": "int8", "mixed_layers": "int8"}
 CANDIDATES: dict[str, dict[str, Any]] = {
     "int8": {"precision": "int8"},
     "int8, fp32 embedding": {"precision": "int8", "shared_embeddings": False},
-    "int8, int8 KV": {"precision": "int8", "kv_cache": "int8"},
-    "int8, fp32 activations": {"precision": "int8", "accuracy_level": 1},
+    "int8, int8 KV cache": {"precision": "int8", "kv_cache": "int8"},
     "int8 block 64": {"precision": "int8", "block_size": 64},
     "int4": {"precision": "int4"},
-    "int4 asymmetric block 16": {"precision": "int4", "algorithm": "rtn", "block_size": 16, "symmetric": False},
     "int4 k_quant block 16": {"precision": "int4", "algorithm": "k_quant", "block_size": 16},
-    "int4 k_quant block 32, int8 head": {"precision": "int4", "algorithm": "k_quant", "mixed_precision": HEAD8},
-    "int4 k_quant block 16, int8 head": {
-        "precision": "int4", "algorithm": "k_quant", "block_size": 16, "mixed_precision": HEAD8,
-    },
-    "int4 k_quant block 32, int8 head and layers": {
-        "precision": "int4", "algorithm": "k_quant", "mixed_precision": MIXED8,
-    },
+    "int4 k_quant, int8 head": {"precision": "int4", "algorithm": "k_quant", "mixed_precision": HEAD8},
+    "int4 k_quant, int8 head and layers": {"precision": "int4", "algorithm": "k_quant", "mixed_precision": MIXED8},
     "int4 k_quant block 16, int8 head and layers": {
-        "precision": "int4", "algorithm": "k_quant", "block_size": 16, "mixed_precision": MIXED8,
+        "precision": "int4",
+        "algorithm": "k_quant",
+        "block_size": 16,
+        "mixed_precision": MIXED8,
     },
-    "int4 k_quant block 32, int8 head and layers, fp32 embedding": {
-        "precision": "int4", "algorithm": "k_quant", "mixed_precision": MIXED8, "shared_embeddings": False,
-    },
-}  # fmt: skip
+}
 PROMPT_TOKENS, NEW_TOKENS, ROUNDS = 256, 128, 3
 
 

@@ -4,9 +4,9 @@
     scripts/fit_relevance.py FILE.json... [--json] [--bundle DIR] [--config FILE] [--seed N]
 
 FILE.json is in SQuAD format. For random parts of its documents, small ones too, a question whose document is in it can
-be answered, and one whose document was left out cannot. A logistic regression tells them apart by the two scores of
-the best hit. Every part counts the same. The table is cross-validated: the coefficients come from the questions on one
-half of the documents, the shares from the other half.
+be answered, and one whose document was left out cannot. A logistic regression tells them apart by two scores of the
+best judged hit: the cosine of its nearest sentence, and BM25. Every part counts the same. The table is cross-validated:
+the coefficients come from the questions on one half of the documents, the shares from the other half.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Sample:
     group: str  # file and size of the part
     half: int  # of the documents, 0 or 1
     answerable: bool
-    dense: float
+    closest: float
     lexical: float
 
 
@@ -86,15 +86,16 @@ def samples(path: Path, embedder: Remembering, config: EdgeConfig, rng: random.R
                         kind = [q for q in questions if q.spans and (q.source in inside) is answerable]
                         for question in rng.sample(kind, min(QUESTIONS, len(kind))):
                             hits = retrieve(question.text, store, embedder, config.retrieve)
-                            dense, lexical = (hits[0].dense, hits[0].lexical) if hits else (0.0, 0.0)
+                            scores = [(hit.closest, hit.lexical) for hit in hits if hit.closest is not None]
                             group = f"{path.stem} {size}"
-                            found.append(Sample(group, half[question.source], answerable, dense, lexical))
+                            best = max(scores, key=sum, default=(0.0, 0.0))
+                            found.append(Sample(group, half[question.source], answerable, *best))
     return found
 
 
 def fit(found: Sequence[Sample]) -> NDArray[np.float64]:
-    """Bias and weights of dense and lexical, by Newton's method; both kinds of each group weigh the same."""
-    x = np.array([[1.0, s.dense, s.lexical] for s in found])
+    """Bias and weights of closest and lexical, by Newton's method; both kinds of each group weigh the same."""
+    x = np.array([[1.0, s.closest, s.lexical] for s in found])
     y = np.array([s.answerable for s in found], dtype=float)
     kinds = [(s.group, s.answerable) for s in found]
     weight = np.array([1 / kinds.count(kind) for kind in kinds])
@@ -113,7 +114,7 @@ def held_out(found: Sequence[Sample]) -> dict[str, dict[str, dict[str, float]]]:
     for half in (0, 1):
         b = fit([s for s in found if s.half == half])
         for s in (s for s in found if s.half != half):
-            probability = float(1 / (1 + np.exp(-(b[0] + b[1] * s.dense + b[2] * s.lexical))))
+            probability = float(1 / (1 + np.exp(-(b[0] + b[1] * s.closest + b[2] * s.lexical))))
             scores.setdefault((s.group, s.answerable), []).append(probability)
     return {
         group: {
@@ -143,12 +144,12 @@ def main() -> int:
     except EdgeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    bias, dense, lexical = (round(float(value), 2) for value in fit(found))
-    result = {"bias": bias, "dense": dense, "lexical": lexical, "floors": held_out(found)}
+    bias, closest, lexical = (round(float(value), 2) for value in fit(found))
+    result = {"bias": bias, "closest": closest, "lexical": lexical, "floors": held_out(found)}
     if arguments.json:
         print(json.dumps(result))
         return 0
-    print(f"RELEVANCE_BIAS = {bias}\nRELEVANCE_DENSE = {dense}\nRELEVANCE_LEXICAL = {lexical}")
+    print(f"RELEVANCE_BIAS = {bias}\nRELEVANCE_CLOSEST = {closest}\nRELEVANCE_LEXICAL = {lexical}")
     print("kept / refused at floor" + "".join(f"{floor:>14}" for floor in FLOORS))
     for group, floors in result["floors"].items():
         print(f"{group:23}" + "".join(f"{v['kept']:8.2f} /{v['refused']:4.2f}" for v in floors.values()))

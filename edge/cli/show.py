@@ -72,13 +72,14 @@ def print_explanation(answer: Answer) -> None:
     out = console()
     table = Table(title="Hits", title_justify="left", box=None)
     for name in ("packed", "dense", "lexical", "fused", "relevance", "document", "text"):
-        table.add_column(name, justify="right" if name in ("dense", "lexical", "fused", "relevance") else "left")
+        table.add_column(name, justify="left" if name in ("packed", "document", "text") else "right")
     packed = {p.hit.chunk_id: f"[{p.marker}]" for p in answer.prompt.passages} if answer.prompt else {}
     reasons = {dropped.chunk_id: dropped.reason for dropped in answer.dropped}
     for hit in answer.hits:
         table.add_row(
             packed.get(hit.chunk_id, reasons.get(hit.chunk_id, "")).replace("[", r"\["),
-            f"{hit.dense:.3f}", f"{hit.lexical:.2f}", f"{hit.score:.4f}", f"{hit.relevance:.3f}",
+            f"{hit.dense:.3f}", f"{hit.lexical:.2f}", f"{hit.score:.4f}",
+            "" if hit.relevance is None else f"{hit.relevance:.3f}",
             short(hit.document), " ".join(hit.chunk.text.split())[:60].replace("[", r"\["),
         )  # fmt: skip
     out.print(table)
@@ -124,6 +125,7 @@ def _hit_json(hit: Hit, marker: int | None) -> dict[str, Any]:
         "dense": round(hit.dense, 4),
         "lexical": round(hit.lexical, 4),
         "fused": round(hit.score, 6),
-        "relevance": round(hit.relevance, 4),
+        "closest": None if hit.closest is None else round(hit.closest, 4),
+        "relevance": None if hit.relevance is None else round(hit.relevance, 4),
         "text": hit.chunk.text,
     }

@@ -18,7 +18,7 @@ QUESTION = "How long must I hold the reset button?"
 
 def hit(text: str = RESET, relevance: float = 0.9, number: int = 1) -> Hit:
     chunk = Chunk(0, 100, 100 + len(text), text)
-    return Hit(number, f"/{number}.txt", "", "txt", "en", chunk, 0.5, 0.5, relevance, relevance)
+    return Hit(number, f"/{number}.txt", "", "txt", "en", chunk, 0.5, 0.5, 0.5, 0.5, relevance)
 
 
 CONFIG = EdgeConfig()

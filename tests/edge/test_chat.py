@@ -17,7 +17,7 @@ def relevance_by_word(**words: float):  # type: ignore[no-untyped-def]
     def retrieve(question: str) -> list[Hit]:
         known = [score for word, score in words.items() if word in question.lower()]
         chunk = Chunk(0, 0, 1, "x")
-        return [Hit(1, "/x", "", "txt", "en", chunk, 0, 0, 0, max(known, default=0.0))]
+        return [Hit(1, "/x", "", "txt", "en", chunk, 0, 0, 0, 0, max(known, default=0.0))]
 
     return retrieve
 

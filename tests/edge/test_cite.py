@@ -15,7 +15,7 @@ def passages(*texts: str, language: str = "en", offset: int = 0) -> list[Passage
     found = []
     for marker, text in enumerate(texts, 1):
         chunk = Chunk(0, offset, offset + len(text), text)
-        hit = Hit(marker, f"/{marker}", "", "txt", language, chunk, 0.5, 0.5, 1.0 / marker, 0.9)
+        hit = Hit(marker, f"/{marker}", "", "txt", language, chunk, 0.5, 0.5, 1.0 / marker)
         found.append(Passage(marker, hit))
     return found
 
@@ -83,7 +83,7 @@ def test_two_sentences_are_cited_only_where_both_are_needed() -> None:
 
 def test_a_summary_points_at_what_it_summarises() -> None:
     chunk = Chunk(9, 0, 5000, "The gateway is made in Halden.", kind="summary")
-    passage = Passage(1, Hit(1, "/d", "", "txt", "en", chunk, 0.5, 0.5, 1.0, 0.9))
+    passage = Passage(1, Hit(1, "/d", "", "txt", "en", chunk, 0.5, 0.5, 1.0))
     (sentence,) = cite("In Halden.", "Where is it made?", [passage], 0.6)
     assert sentence.citation is not None
     assert (sentence.citation.start, sentence.citation.end) == (0, 5000)

@@ -24,7 +24,7 @@ class Words:
 
 def hit(number: int, text: str, *, document: str | None = None, start: int = 0) -> Hit:
     chunk = Chunk(0, start, start + len(text), text, headings=("Part",))
-    return Hit(number, document or f"/{number}", "Title", "txt", "en", chunk, 0.5, 0.5, 1.0 / number, 0.9)
+    return Hit(number, document or f"/{number}", "Title", "txt", "en", chunk, 0.5, 0.5, 1.0 / number)
 
 
 def packed(
