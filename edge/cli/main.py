@@ -6,7 +6,6 @@ Exit codes: 0 done or answered, 1 error, 2 usage, 3 abstained, 4 a gate or compa
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from importlib.metadata import entry_points, version
 from typing import NoReturn
@@ -86,8 +85,4 @@ def main() -> NoReturn:
     except EdgeError as error:
         print_error(str(error), type(error).__name__, error.exit_code)
         code = error.exit_code
-    except BrokenPipeError:
-        # The reader has gone (`edge ask … | head`): nothing is left to say, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
     sys.exit(code if isinstance(code, int) else 0)

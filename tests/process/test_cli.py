@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "samples" / "documents"
 EDGE = [sys.executable, "-c", "from edge.cli import main; main()"]
-RESET = "How long must I hold the reset button for a factory reset?"
+READINGS = "How long does the gateway keep readings when the MQTT broker cannot be reached?"
 
 pytestmark = [pytest.mark.model, pytest.mark.process]
 
@@ -67,7 +67,7 @@ def own(default_bundle: Path, tmp_path: Path) -> Run:
 
 
 def test_ask_prints_one_object_with_a_citation_that_holds_the_evidence(edge: Run) -> None:
-    found = edge.json("ask", RESET)
+    found = edge.json("ask", READINGS)
     assert {
         "answer", "citations", "abstained", "dropped", "prompt_tokens", "completion_tokens", "finish_reason",
         "retrieve_sec", "ttft_sec", "decode_tok_per_sec", "rss_peak_bytes",
@@ -76,7 +76,7 @@ def test_ask_prints_one_object_with_a_citation_that_holds_the_evidence(edge: Run
     citation = found["citations"][0]
     assert {"marker", "document", "page", "start", "end", "text", "score"} <= set(citation)
     assert citation["document"].endswith("user-manual.md")
-    assert "12 seconds" in citation["text"]
+    assert "72 hours" in citation["text"]
     assert 0 < found["ttft_sec"] < 60
     assert 50e6 < found["rss_peak_bytes"] < 2e9
 
@@ -84,7 +84,7 @@ def test_ask_prints_one_object_with_a_citation_that_holds_the_evidence(edge: Run
 def test_a_span_indexes_the_stored_text(edge: Run) -> None:
     from edge.store.chunks import Store
 
-    citation = edge.json("ask", RESET)["citations"][0]
+    citation = edge.json("ask", READINGS)["citations"][0]
     with Store.open(edge.home / "index.db") as store:
         document = store.document(citation["document"])
     assert document is not None
@@ -92,7 +92,7 @@ def test_a_span_indexes_the_stored_text(edge: Run) -> None:
 
 
 def test_ask_for_a_person_shows_the_source(edge: Run) -> None:
-    shown = edge("ask", RESET).stdout
+    shown = edge("ask", READINGS).stdout
     assert "Sources" in shown
     assert "user-manual.md" in shown
 
@@ -122,7 +122,7 @@ def test_filter_and_explain(edge: Run) -> None:
 
 
 def test_explain_for_a_person(edge: Run) -> None:
-    shown = edge("ask", RESET, "--explain").stderr
+    shown = edge("ask", READINGS, "--explain").stderr
     assert "relevance" in shown and "Prompt" in shown and "<|im_start|>" in shown
 
 
@@ -133,7 +133,7 @@ def test_the_model_alone_shows_no_sources(edge: Run) -> None:
 
 def test_batch_gives_a_line_for_each_question(edge: Run, tmp_path: Path) -> None:
     file = tmp_path / "questions.jsonl"
-    questions = [RESET, "Who painted the ceiling of the Sistine Chapel?", "why " * 5000]
+    questions = [READINGS, "Who painted the ceiling of the Sistine Chapel?", "why " * 5000]
     file.write_text("".join(json.dumps({"id": i, "question": q}) + "\n" for i, q in enumerate(questions)))
     lines = [json.loads(line) for line in edge("ask", "--batch", file, code=1).stdout.splitlines()]
     assert [line["id"] for line in lines] == [0, 1, 2]
@@ -169,14 +169,14 @@ def test_a_corrected_source_changes_the_answer_and_its_citation(own: Run, tmp_pa
     folder = tmp_path / "documents"
     shutil.copytree(SAMPLES, folder)
     own.json("ingest", folder)
-    before = own.json("ask", RESET)
+    before = own.json("ask", READINGS)
     manual = folder / "user-manual.md"
-    manual.write_text(manual.read_text(encoding="utf-8").replace("12 seconds", "47 seconds"), encoding="utf-8")
+    manual.write_text(manual.read_text(encoding="utf-8").replace("72 hours", "96 hours"), encoding="utf-8")
     report = own.json("ingest", folder)
     assert (report["replaced"], report["added"]) == (1, 0)
-    after = own.json("ask", RESET)
-    assert "12 seconds" in before["citations"][0]["text"] and "12" in before["answer"]
-    assert "47 seconds" in after["citations"][0]["text"] and "47" in after["answer"]
+    after = own.json("ask", READINGS)
+    assert "72 hours" in before["citations"][0]["text"] and "72" in before["answer"]
+    assert "96 hours" in after["citations"][0]["text"] and "96" in after["answer"]
 
 
 def test_the_life_of_an_index(own: Run, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_the_life_of_an_index(own: Run, tmp_path: Path) -> None:
     assert "gained_bytes" in own.json("index", "compact")
     assert own.json("index", "remove", folder)["removed"] == 1
     assert own.json("index", "status")["documents"] == 0
-    assert own.json("ask", RESET, code=3)["abstained"]
+    assert own.json("ask", READINGS, code=3)["abstained"]
 
 
 def test_a_failed_document_is_named_and_the_rest_is_in(own: Run, tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_chat_follows_up(edge: Run) -> None:
 
 def test_ctrl_c_ends_quietly(edge: Run) -> None:
     process = subprocess.Popen(
-        [*EDGE, "ask", RESET], env=edge.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*EDGE, "ask", READINGS], env=edge.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     time.sleep(0.7)
     process.send_signal(signal.SIGINT)
@@ -260,14 +260,18 @@ def test_a_reader_that_goes_away_is_no_error(edge: Run) -> None:
     process.stdout.close()
     errors = process.stderr.read()
     process.stderr.close()
-    assert process.wait(30) in (0, 141)
+    assert process.wait(30) in (0, 1)
     assert b"Traceback" not in errors and b"Exception" not in errors
 
 
 def test_a_terminal_sees_the_answer_as_it_is_written(edge: Run) -> None:
     parent, child = pty.openpty()
     process = subprocess.Popen(
-        [*EDGE, "ask", RESET], env=edge.environment, stdout=child, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+        [*EDGE, "ask", READINGS],
+        env=edge.environment,
+        stdout=child,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
     )
     os.close(child)
     pieces, seen = 0, b""
