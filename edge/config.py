@@ -47,7 +47,7 @@ class RetrieveConfig:
     top_k: int = 8
     depth: int = 50  # candidates taken from each arm before fusion
     dense_weight: float = 0.5  # 0 is lexical only, 1 is dense only
-    floor: float = 0.2  # least calibrated relevance of the best hit; below it the answer is an abstention
+    floor: float = 0.25  # least calibrated relevance of the best hit; below it the answer is an abstention
 
 
 @dataclass(frozen=True)

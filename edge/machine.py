@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,8 +30,14 @@ def own_cgroups() -> list[tuple[str, str]]:
 
 
 def rss_peak_bytes() -> int:
-    """The largest resident set this process has had, in bytes (`VmHWM`)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The largest resident set this process has had, in bytes.
+
+    `VmHWM`, not getrusage's maxrss: that one begins at the size of whoever started this process.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def _cpu_quotas(root: Path) -> Iterator[float]:

@@ -40,9 +40,9 @@ PAIR = 0.3
 # and covidqa_dev over random parts of them. The cosine of the nearest sentence tells more than that of the whole chunk,
 # whose other sentences blur it; but it has to be computed when the question comes.
 JUDGED = 2  # best hits that are judged so
-RELEVANCE_BIAS = -6.15
-RELEVANCE_CLOSEST = 6.0
-RELEVANCE_LEXICAL = 6.48
+RELEVANCE_BIAS = -6.68
+RELEVANCE_CLOSEST = 7.87
+RELEVANCE_LEXICAL = 5.38
 
 
 class QueryEmbedder(Protocol):
