@@ -107,8 +107,6 @@ def speed(folder: Path) -> dict[str, float]:
     child.quiet()
     import onnxruntime_genai as og
 
-    from edge.machine import rss_peak_bytes
-
     config = og.Config(str(folder))
     config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": min(2, cores())}}}}))
     model = og.Model(config)
@@ -128,8 +126,14 @@ def speed(folder: Path) -> dict[str, float]:
     return {
         "prefill_tok_per_sec": PROMPT_TOKENS / (first - started),
         "decode_tok_per_sec": (NEW_TOKENS - 1) / (ended - first),
-        "peak_rss_mib": rss_peak_bytes() / 2**20,
+        "peak_rss_mib": peak_rss_bytes() / 2**20,
     }
+
+
+def peak_rss_bytes() -> int:
+    """Highest resident set of this process. (getrusage would count what the process was before exec, too.)"""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def environment() -> dict[str, Any]:
