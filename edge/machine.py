@@ -34,10 +34,19 @@ def rss_peak_bytes() -> int:
 
     `VmHWM`, not getrusage's maxrss: that one begins at the size of whoever started this process.
     """
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+    return _status_bytes("VmHWM")
+
+
+def private_bytes() -> int:
+    """Memory of this process that no file backs, in bytes (`RssAnon`): heap and arenas, not mapped weights."""
+    return _status_bytes("RssAnon")
+
+
+def _status_bytes(key: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
-    return 0
+    raise OSError(f"/proc/self/status has no {key}: memory can be measured on Linux only")
 
 
 def _cpu_quotas(root: Path) -> Iterator[float]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from edge import machine
 from edge.bundle import EMBEDDER_MODEL, EMBEDDER_TOKENIZER, BaseModel, EmbedderSection, embedder_fingerprint
 from edge.embed import OnnxEmbedder
 from edge.errors import BuildError
@@ -189,17 +190,10 @@ def private_bytes(folder: Path) -> int:
     unknown = BaseModel("", "", "", "")
     shape = {key: description[key] for key in ("dim", "max_tokens", "pooling")}
     loaded = EmbedderSection("", unknown, query_prefix="", document_prefix="", fingerprint="", **shape)
-    before = _rss_anon()
+    before = machine.private_bytes()
     with OnnxEmbedder(folder, loaded, threads=2) as embedder:
         text = "the " * embedder.max_tokens
         while embedder.count_tokens(text) > embedder.max_tokens:
             text = text[: -len("the ")]
         embedder.embed_documents([text])
-        return _rss_anon() - before
-
-
-def _rss_anon() -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise BuildError("/proc/self/status has no RssAnon: memory can be measured on Linux only")
+        return machine.private_bytes() - before

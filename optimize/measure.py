@@ -13,6 +13,7 @@ import json
 import sys
 from pathlib import Path
 
+from edge import machine
 from edge.files import write_atomic
 from optimize import child
 
@@ -32,21 +33,14 @@ def measure(kind: str, folder: Path, scratch: Path, log_name: str) -> int:
     return -(-private // STEP_BYTES) * STEP_BYTES
 
 
-def _private_bytes() -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status has no RssAnon: memory can be measured on Linux only")
-
-
 def _model(folder: Path) -> int:
     import onnxruntime_genai as og
 
     config = og.Config(str(folder))
     config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": 2}}}}))
-    before = _private_bytes()
+    before = machine.private_bytes()
     model = og.Model(config)
-    after = _private_bytes()
+    after = machine.private_bytes()
     del model
     return after - before
 

@@ -48,7 +48,7 @@ def print_answer(answer: Answer, mode: Mode, *, streamed: bool) -> None:
         click.echo("\n")
     if answer.quoted:
         click.echo(f"The documents say: “{answer.text}” [{answer.citations[0].marker}]")
-        click.echo("(quoted, since nothing in the documents supports what the model wrote)")
+        click.echo("(quoted word for word, since what the model wrote was not borne out)")
     elif answer.sentences:
         click.echo(_marked(answer))
     else:

@@ -28,7 +28,7 @@ from edge.ingest.summary import summarise
 from edge.store.chunks import Identity, Known, Store
 from edge.types import Chunk, Document
 
-EMBEDDED_AT_ONCE = 64  # chunks between two reports of progress; the embedder makes its own, smaller batches
+EMBEDDED_AT_ONCE = 64  # chunks between two reports of progress
 
 
 class DocumentEmbedder(Protocol):
