@@ -1,7 +1,8 @@
 """From a question to an answer with checked citations: retrieve, prompt, stream, cite.
 
 `answer` is the whole path. Two safeguards stand on it, because a small model is sure of everything it says:
-- nothing relevant was found: the answer is an abstention, and the model is not asked;
+- nothing relevant was found: the answer is an abstention, and the model is not asked; so is an answer that no passage
+  supports where no passage holds any word of the question either;
 - what the model wrote is not borne out (see `_is_trusted`): the sentences of the passages that hold most of the
   question are quoted instead, and what the model wrote is kept in `Answer.generated`.
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from edge.cite import Sentence, cite, quote
 from edge.config import EdgeConfig, Trust
 from edge.engine.base import Engine, Sampling, Stats
+from edge.errors import PromptTooLong
 from edge.machine import rss_peak_bytes
 from edge.prompt import build, build_closed_book
 from edge.sentences import sentences as sentences_of
@@ -72,11 +74,9 @@ def answer(
     hits = tuple(retrieve(question))
     retrieve_sec = time.perf_counter() - started
 
-    if max((hit.relevance or 0.0 for hit in hits), default=0.0) < config.retrieve.floor:
+    if not hits or max(hit.relevance or 0.0 for hit in hits) < config.retrieve.floor:
         dropped = tuple(Dropped(h.chunk_id, h.document, h.chunk.start, h.chunk.end, 0, "floor") for h in hits)
-        return Answer(
-            ABSTENTION, (), (), True, False, "", hits, None, dropped, NO_STATS, retrieve_sec, rss_peak_bytes()
-        )
+        return _abstention(hits, None, dropped, "", NO_STATS, retrieve_sec)
     prompt = build(
         question,
         hits,
@@ -85,11 +85,18 @@ def answer(
         max_passages=config.answer.max_passages,
         special_tokens=special_tokens,
     )
+    if not prompt.passages:
+        raise PromptTooLong(
+            "no passage fits beside the question: shorten it, raise answer.context_tokens, or lower "
+            "ingest.chunk.max_tokens and run `edge index rebuild`"
+        )
     generated, stats = _generate(prompt, engine, config, on_token)
     text, quoted = generated, False
     sentences = cite(text, question, prompt.passages, config.answer.support)
     evidence = quote(question, prompt.passages)
-    if evidence and not _is_trusted(sentences, evidence, config.answer.trust):
+    if not _is_trusted(sentences, evidence, config.answer.trust):
+        if evidence is None:
+            return _abstention(hits, prompt, prompt.dropped, generated, stats, retrieve_sec)
         text, quoted = evidence.text, True
         sentences = [Sentence(0, len(text), text, evidence)]
     return Answer(
@@ -128,7 +135,20 @@ def answer_closed_book(
     return Answer(text, (), (), False, False, text, (), prompt, (), stats, 0.0, rss_peak_bytes())
 
 
-def _is_trusted(sentences: Sequence[Sentence], evidence: Citation, trust: Trust) -> bool:
+def _abstention(
+    hits: tuple[Hit, ...],
+    prompt: Prompt | None,
+    dropped: tuple[Dropped, ...],
+    generated: str,
+    stats: Stats,
+    retrieve_sec: float,
+) -> Answer:
+    return Answer(
+        ABSTENTION, (), (), True, False, generated, hits, prompt, dropped, stats, retrieve_sec, rss_peak_bytes()
+    )
+
+
+def _is_trusted(sentences: Sequence[Sentence], evidence: Citation | None, trust: Trust) -> bool:
     """Whether what the model wrote is shown.
 
     `support`: a passage supports one of its sentences. `agreement`: the passage sentences that hold most of the
@@ -139,6 +159,7 @@ def _is_trusted(sentences: Sequence[Sentence], evidence: Citation, trust: Trust)
     first = sentences[0].citation if sentences else None
     return (
         first is not None
+        and evidence is not None
         and first.document == evidence.document
         and first.start < evidence.end
         and evidence.start < first.end

@@ -20,6 +20,7 @@ _EXAMPLES = (
     ("Who built the pump house in Moss?", "When was that?", "When was the pump house in Moss built?"),
     ("How often is the oil filter changed?", "And the air filter?", "How often is the air filter changed?"),
 )
+_JOINED_WORDS = 30  # of the earlier question, so that a long conversation does not pile up
 _KEPT_SHARE = 0.5  # of the follow-up's content terms that a rewrite must keep
 
 
@@ -48,7 +49,7 @@ def stand_alone(
     rewritten = _rewrite(question, history[-1], engine, special_tokens)
     if _keeps(rewritten, question, history[-1]):
         candidates.append(rewritten)
-    candidates.append(f"{history[-1].question} {question}")
+    candidates.append(" ".join([*history[-1].question.split()[-_JOINED_WORDS:], question]))
     return max(candidates, key=lambda candidate: _best_relevance(retrieve(candidate)) - 0.05 * (candidate != question))
 
 

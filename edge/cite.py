@@ -6,7 +6,7 @@ sentence that no window holds stays without a citation and is marked as unsuppor
 
 What counts is what the answer adds: terms that the question already held say little ("The reset button is held for
 *ten seconds*"), so they weigh a fifth, and a sentence that only repeats the question is not supported by anything. A
-number that stands nowhere in the window rules the window out.
+number that the answer adds must stand in the window, one that it repeats from the question in the passage.
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ class _Window:
     start: int  # in the document's text
     end: int
     text: str
-    terms: frozenset[str]
-    numbers: frozenset[str]
+    own: frozenset[str]  # terms of the text itself
+    terms: frozenset[str]  # these, and those of the title and the headings above it
+    numbers: frozenset[str]  # in the text itself
+    nearby: frozenset[str]  # numbers anywhere in the passage, its title and headings
     sentences: int
 
     @property
@@ -91,24 +93,29 @@ def _windows(passage: Passage) -> Iterator[_Window]:
     """One and two neighbouring sentences of a passage; a summary chunk's own text stands for its span."""
     chunk, language = passage.hit.chunk, passage.hit.language
     spans = sentences(chunk.text)
+    context = " ".join((passage.hit.title, *chunk.headings))
+    above = frozenset(terms(context, language))
+    nearby = frozenset(_numbers(f"{context} {chunk.text}"))
     for size in (1, 2):
         for first, last in zip(spans, spans[size - 1 :], strict=False):
             text = chunk.text[first[0] : last[1]]
             start, end = chunk.start + first[0], chunk.start + last[1]
             if chunk.kind == "summary":
                 start, end = chunk.start, chunk.end
-            context = " ".join((passage.hit.title, *chunk.headings))
-            found = frozenset(terms(text, language)) | frozenset(terms(context, language))
-            yield _Window(passage, start, end, text, found, frozenset(_numbers(text)), size)
+            own = frozenset(terms(text, language))
+            yield _Window(passage, start, end, text, own, own | above, frozenset(_numbers(text)), nearby, size)
 
 
 def _evidence(sentence: str, question: str, windows: Sequence[_Window], support: float) -> Citation | None:
     asked, said = _by_language(question, windows), _by_language(sentence, windows)
-    new_numbers = frozenset(_numbers(sentence)) - frozenset(_numbers(question))
+    numbers = frozenset(_numbers(sentence))
+    repeated = numbers & frozenset(_numbers(question))
     best, best_rank, best_held = None, (0.0, 0), 0.0
     for window in windows:
         known = asked[window.language]
-        held = _held(said[window.language], known, window) if new_numbers <= window.numbers else 0.0
+        if not (numbers - repeated <= window.numbers and repeated <= window.nearby):
+            continue
+        held = _held(said[window.language], known, window)
         if held < support:
             continue
         context = len(known & window.terms) / max(1, len(known))
@@ -120,11 +127,14 @@ def _evidence(sentence: str, question: str, windows: Sequence[_Window], support:
 
 
 def _held(said: frozenset[str], asked: frozenset[str], window: _Window) -> float:
-    """The weighted share of the sentence's content terms that the window holds, 0..1."""
+    """The weighted share of the sentence's content terms that the window holds, 0..1.
+
+    What the answer adds must stand in the text itself; what the question held may stand in the title or a heading.
+    """
     if said <= asked:
         return 0.0
-    weights = {term: _KNOWN_WEIGHT if term in asked else 1.0 for term in said}
-    return sum(weight for term, weight in weights.items() if term in window.terms) / sum(weights.values())
+    held = len((said - asked) & window.own) + _KNOWN_WEIGHT * len(said & asked & window.terms)
+    return held / (len(said - asked) + _KNOWN_WEIGHT * len(said & asked))
 
 
 def _numbers(text: str) -> list[str]:

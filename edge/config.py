@@ -23,6 +23,18 @@ Trust = Literal["support", "agreement"]
 """When the model's own words are shown: see `edge.answer`."""
 
 
+def _require_positive(config: object, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} must be more than 0")
+
+
+def _require_share(config: object, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:  # NaN is refused too
+            raise ValueError(f"{name} must be from 0 to 1")
+
+
 @dataclass(frozen=True)
 class ChunkConfig:
     max_tokens: int = 250  # of the embedder's tokenizer, heading line included
@@ -41,6 +53,9 @@ class IngestConfig:
     language: str = "auto"  # ISO 639-1, or "auto" to detect it per document
     chunk: ChunkConfig = ChunkConfig()
 
+    def __post_init__(self) -> None:
+        _require_positive(self, "max_file_bytes", "parser_memory_bytes", "parser_timeout_sec")
+
 
 @dataclass(frozen=True)
 class RetrieveConfig:
@@ -48,6 +63,10 @@ class RetrieveConfig:
     depth: int = 50  # candidates taken from each arm before fusion
     dense_weight: float = 0.5  # 0 is lexical only, 1 is dense only
     floor: float = 0.25  # least calibrated relevance of the best hit; below it the answer is an abstention
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "top_k", "depth")
+        _require_share(self, "dense_weight", "floor")
 
 
 @dataclass(frozen=True)
@@ -58,12 +77,23 @@ class AnswerConfig:
     trust: Trust = "agreement"
     support: float = 0.6  # least share of a sentence's content that a span must hold to be cited for it
 
+    def __post_init__(self) -> None:
+        _require_positive(self, "context_tokens", "max_tokens", "max_passages")
+        _require_share(self, "support")
+        if self.max_tokens >= self.context_tokens:
+            raise ValueError("max_tokens must be less than context_tokens: the prompt needs room too")
+
 
 @dataclass(frozen=True)
 class EdgeConfig:
     """Everything `edge` can be told, with the defaults that `configs/edge/default.yaml` documents."""
 
     threads: int = 0  # 0: the cores this process may use
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ValueError("threads must be 0 or more")
+
     ingest: IngestConfig = IngestConfig()
     retrieve: RetrieveConfig = RetrieveConfig()
     answer: AnswerConfig = field(default_factory=AnswerConfig)
@@ -189,6 +219,8 @@ def _scalar(node: yaml.Node, name: str, key: str) -> Any:
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node)
+    except (yaml.YAMLError, ValueError):
+        raise _fail(node, name, f"{key} is {node.value!r}, which is no plain YAML value") from None
     finally:
         loader.dispose()
 

@@ -107,7 +107,9 @@ def _without_repeats(names: Sequence[str]) -> Iterator[str]:
 
 
 def _checked(question: str, special_tokens: Sequence[str]) -> str:
-    question = question.strip()
+    # Broken bytes of a command line and control characters are no text to the tokenizer: a NUL would end it.
+    question = question.encode("utf-8", "replace").decode("utf-8")
+    question = "".join(c if c.isprintable() or c.isspace() else " " for c in question).strip()
     if not question:
         raise UsageError("the question is empty: write it as the last argument")
     return defuse(question, special_tokens)
@@ -137,6 +139,8 @@ def _repeats(hit: Hit, passages: Sequence[Passage]) -> bool:
         other = passage.hit
         if other.chunk.text == hit.chunk.text:
             return True
+        if "summary" in (other.chunk.kind, hit.chunk.kind):
+            continue  # a summary spans its whole document and holds little of it
         shared = min(other.chunk.end, hit.chunk.end) - max(other.chunk.start, hit.chunk.start)
         if other.document == hit.document and shared * 2 > hit.chunk.end - hit.chunk.start:
             return True

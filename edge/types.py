@@ -65,8 +65,8 @@ class Hit:
     language: str
     chunk: Chunk
     dense: float  # cosine of query and chunk, -1..1
-    lexical: float  # BM25, >= 0; 0 where no query term occurs
-    score: float  # fused; only its order matters
+    lexical: float  # BM25 as a share of its bound for the query: 0 where no query term occurs, about 1 where all do
+    score: float  # fused, about 0..1
     closest: float | None = None  # cosine of the query and the chunk's nearest sentence; None beyond the first few hits
     relevance: float | None = None  # calibrated probability that the chunk holds an answer, 0..1; None likewise
 
@@ -79,7 +79,7 @@ class Dropped:
     document: str
     start: int
     end: int
-    tokens: int  # what it would have taken
+    tokens: int  # what it would have taken; 0 where nothing was packed at all (reason "floor")
     reason: Literal["budget", "duplicate", "floor", "limit"]
 
 
@@ -111,7 +111,10 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """Evidence for one sentence of an answer: `text == document text[start:end]`."""
+    """Evidence for one sentence of an answer: `text == document text[start:end]`.
+
+    Only where the passage is a summary, `text` is the summary's sentence and the span is what the summary stands for.
+    """
 
     marker: int
     document: str

@@ -16,20 +16,18 @@ _QUIET = {
     "ORT_DISABLE_TELEMETRY": "1",
     "OLIVE_DISABLE_TELEMETRY": "1",
     "CI": "1",  # Olive queues a heartbeat before it reads its own switch; in CI it does not
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers heeds it too
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONHASHSEED": "0",
 }
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 _PR_SET_PDEATHSIG = 1
 _TAIL_LINES = 12
 
 
 def quiet() -> None:
-    """Switch off telemetry and the hub for libraries that this process imports from here on."""
+    """Switch off telemetry and progress bars for libraries that this process imports from here on."""
     os.environ.update(_QUIET)
 
 
@@ -47,6 +45,7 @@ def run(module: str, arguments: list[str], what: str, log_name: str, scratch: Pa
     environment = {
         **os.environ,
         **_QUIET,
+        **_OFFLINE,  # what a step needs was fetched before, and checked
         "HF_HOME": str(scratch / "hf"),
         "HF_HUB_CACHE": str(scratch / "hf" / "hub"),
         "PYTHONPATH": root if not inherited else f"{root}{os.pathsep}{inherited}",

@@ -13,18 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from edge import machine
+from edge import embed, machine
 from edge.bundle import EMBEDDER_MODEL, EMBEDDER_TOKENIZER, BaseModel, EmbedderSection, embedder_fingerprint
 from edge.embed import OnnxEmbedder
 from edge.errors import BuildError
 from edge.files import sha256_file, write_atomic
-from optimize import attention, embedder_gate, olive_runner, sources
+from optimize import attention, embedder_gate, layernorm, olive_runner, sources
 from optimize.embedder_gate import EmbedderGate
 from optimize.sources import Source
 from optimize.stages import digest_of
 
 TOOLS = ("olive-ai", "onnxruntime", "onnx", "onnx-ir", "onnxscript", "torch", "transformers", "tokenizers")
-CODE = (attention, embedder_gate)
+CODE = (attention, embed, embedder_gate, layernorm)
 """Modules besides this one that decide what is built."""
 
 DESCRIPTION = "embedder.json"
@@ -162,6 +162,7 @@ def _install(graph: Path, out: Path) -> None:
     import onnx
 
     model = onnx.load(graph)
+    layernorm.decompose(model)
     onnx.save_model(
         model,
         out / EMBEDDER_MODEL,

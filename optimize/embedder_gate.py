@@ -42,7 +42,7 @@ class EmbedderGate:
 
     min_mean_cosine: float = 0.99  # to the original's vectors, over all texts
     min_cosine: float = 0.96  # the worst text
-    max_recall_loss: float = 0.01  # of recall@5, 0..1
+    max_recall_loss: float = 0.005  # of recall@5, 0..1
 
     def __post_init__(self) -> None:
         if not (0 <= self.min_cosine <= self.min_mean_cosine <= 1 and 0 <= self.max_recall_loss <= 1):

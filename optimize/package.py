@@ -13,9 +13,10 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge.bundle import MANIFEST, FileEntry, Manifest, Seal, seal
-from edge.errors import BuildError
-from edge.files import sync_directory
+from edge.bundle import MANIFEST, SIDECAR, FileEntry, Manifest, Seal, seal
+from edge.config import parse
+from edge.errors import BuildError, ConfigError
+from edge.files import sha256_file, sync_directory
 from optimize import disk
 
 LICENCES = Path(__file__).parent / "data" / "licences"
@@ -70,11 +71,11 @@ def write_bundle(manifest: Manifest, parts: dict[str, Part], out: Path) -> tuple
         out = out.resolve()
     if _is_current(out, sealed, files):
         return sealed.digest, False
-    if out.exists() and not (out / MANIFEST).is_file() and not _is_empty_folder(out):
-        raise BuildError(f"{out} exists and is not a bundle; it was left alone. Name another place with --out")
+    check_place(out)
     disk.require(out.parent, sum(part.bytes for part in parts.values()))
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     with disk.explained(out.parent):
+        shutil.rmtree(partial, ignore_errors=True)  # of a killed run with the same number
         try:
             for path, part in sorted(parts.items()):
                 _write_part(part, partial / path)
@@ -86,16 +87,41 @@ def write_bundle(manifest: Manifest, parts: dict[str, Part], out: Path) -> tuple
     return sealed.digest, True
 
 
-def _is_current(out: Path, sealed: Seal, files: dict[str, FileEntry]) -> bool:
-    """Whether `out` is this bundle already: same manifest and sidecar, and every file there with its size."""
+def check_place(out: Path) -> None:
+    """:raises BuildError: a bundle cannot be written to `out`, or what is there is not only a bundle."""
+    if out.exists():
+        if not out.is_dir() or not (_is_empty_folder(out) or _is_only_a_bundle(out)):
+            raise BuildError(
+                f"{out} exists and is not a bundle, or not only one; it was left alone. Name another place with --out"
+            )
+        return
     try:
-        if any((out / name).read_bytes() != data for name, data in sealed.files.items()):
-            return False
-        found = {path.relative_to(out).as_posix(): path.stat().st_size for path in out.rglob("*") if path.is_file()}
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(f"{out.parent}: the folder for the bundle cannot be made: {error.strerror}") from None
+    if not os.access(out.parent, os.W_OK):
+        raise BuildError(f"{out.parent}: the folder for the bundle cannot be written to")
+
+
+def _is_only_a_bundle(out: Path) -> bool:
+    """Whether every file there belongs to a bundle that this program wrote, be it damaged or older."""
+    try:
+        manifest = parse(Manifest, (out / MANIFEST).read_text(encoding="utf-8"), MANIFEST)
+    except (OSError, UnicodeDecodeError, ConfigError):
+        return False
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
+    return (out / SIDECAR).is_file() and found <= {*manifest.files, MANIFEST, SIDECAR}
+
+
+def _is_current(out: Path, sealed: Seal, files: dict[str, FileEntry]) -> bool:
+    """Whether `out` is this very bundle, to the last byte."""
+    wanted = {path: entry.sha256 for path, entry in files.items()}
+    wanted |= {name: hashlib.sha256(data).hexdigest() for name, data in sealed.files.items()}
+    try:
+        found = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if not path.is_dir()}
+        return found.keys() == wanted.keys() and all(sha256_file(found[name]) == wanted[name] for name in wanted)
     except OSError:
         return False
-    wanted = {path: entry.bytes for path, entry in files.items()}
-    return found == wanted | {name: len(data) for name, data in sealed.files.items()}
 
 
 def _is_empty_folder(path: Path) -> bool:
@@ -128,7 +154,11 @@ def _swap_in(partial: Path, out: Path) -> None:
         # this file system cannot exchange names (NFS, some overlays): two renames, with a gap between them
         old = out.with_name(f".{out.name}.{os.getpid()}.old")
         out.replace(old)
-        partial.replace(out)
+        try:
+            partial.replace(out)
+        except OSError:
+            old.replace(out)
+            raise
         old.replace(partial)
     sync_directory(out.parent)
 

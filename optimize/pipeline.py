@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edge import bundle
+from edge import bundle, machine
 from edge.config import to_plain
 from edge.files import write_atomic
 from optimize import (
@@ -150,7 +150,7 @@ class Build:
             "model": model.digest,
             "embedder": embedder_stage.digest,
             "tools": tools("onnxruntime", "onnxruntime-genai"),
-            "code": code(measure),
+            "code": code(measure, embedder, *embedder.CODE, machine),
         }
 
         def work(out: Path) -> None:
@@ -180,6 +180,7 @@ def run(recipe: Recipe, out: Path, report: Report) -> BuildResult:
     :raises GateError: the build lost too much; nothing is written to `out`.
     """
     child.quiet()
+    package.check_place(out)  # before the work, not after it
     build = Build(recipe, report)
     parent = build.parent()
     quantize.check_fits(parent.path, recipe.model)

@@ -103,7 +103,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     :raises ConfigError: there is no such recipe, or it does not fit; names file and line.
     """
     path = Path(name_or_path)
-    if not path.suffix and not path.exists():
+    if not path.suffix and not path.is_file():
         known = shipped()
         if name_or_path not in known:
             raise ConfigError(f"no recipe {name_or_path!r}: give the path of a YAML file, or one of {', '.join(known)}")

@@ -242,7 +242,9 @@ def _download_from_hub(source: HubSource, name: str, folder: Path, by_hand: str)
         raise OfflineError(f"cannot fetch {source.id}/{name}: the hub does not answer. {by_hand}") from error
     except (EntryNotFoundError, HfHubHTTPError) as error:
         raise SourceError(f"cannot fetch {source.id}/{name} at {source.revision}: {error}. {by_hand}") from error
-    except (ConnectionError, TimeoutError) as error:
+    except ValueError as error:
+        raise SourceError(f"cannot fetch {source.id}/{name}: {error}") from error
+    except Exception as error:  # the hub's client passes its HTTP library's errors on, and changes that library
         raise OfflineError(f"cannot fetch {source.id}/{name}: {error}. {by_hand}") from error
 
 

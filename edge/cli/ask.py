@@ -57,7 +57,7 @@ def ask(
 
 def _ask_one(box: Box, question: str, mode: Mode, where: Filter, explain: bool, as_json: bool) -> int:
     streaming = sys.stdout.isatty() and not as_json
-    answer = box.ask(question, mode=mode, where=where, on_token=_echo if streaming else None)
+    answer = box.ask(question, mode=mode, where=where, on_token=echo_draft if streaming else None)
     if as_json:
         print_json(answer_json(answer) | (explain_json(answer) if explain else {}))
     else:
@@ -67,8 +67,9 @@ def _ask_one(box: Box, question: str, mode: Mode, where: Filter, explain: bool, 
     return ABSTAINED if answer.abstained else 0
 
 
-def _echo(token: Token) -> None:
-    click.echo(token.text, nl=False)
+def echo_draft(token: Token) -> None:
+    """The model's draft as it is written, dimmed: it is checked when it is whole."""
+    click.secho(token.text, nl=False, dim=True)
 
 
 def _ask_all(box: Box, questions: list[dict[str, Any]], mode: Mode, where: Filter, explain: bool) -> int:

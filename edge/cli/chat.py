@@ -61,6 +61,7 @@ def _questions() -> Iterator[str]:
 
 def _turn(box: Box, question: str, history: list[Turn], where: Filter, as_json: bool) -> Turn:
     from edge.chat import Turn, stand_alone
+    from edge.cli.ask import echo_draft
     from edge.cli.show import answer_json, print_answer
 
     whole = stand_alone(
@@ -73,7 +74,7 @@ def _turn(box: Box, question: str, history: list[Turn], where: Filter, as_json: 
     streaming = sys.stdout.isatty() and not as_json
     if not as_json and whole != question:
         click.echo(f"({whole})", err=True)
-    answer = box.ask(whole, where=where, on_token=(lambda t: click.echo(t.text, nl=False)) if streaming else None)
+    answer = box.ask(whole, where=where, on_token=echo_draft if streaming else None)
     if as_json:
         print_json({"question": question, "standalone": whole} | answer_json(answer))
         sys.stdout.flush()

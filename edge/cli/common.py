@@ -43,7 +43,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 def print_json(value: Any) -> None:
     """One JSON object on one line of stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    text = json.dumps(value, ensure_ascii=False)
+    click.echo(text.encode("utf-8", "backslashreplace"))  # names of files may hold bytes that are no UTF-8
 
 
 def print_error(message: str, kind: str, exit_code: int) -> None:

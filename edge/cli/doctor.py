@@ -54,7 +54,7 @@ def _tried(check: str, run: Callable[[], str]) -> Finding:
         return Finding(check, "ok", run())
     except StoreMissing as error:
         return Finding(check, "note", str(error))
-    except EdgeError as error:
+    except (EdgeError, ImportError, OSError) as error:
         return Finding(check, "fail", str(error))
 
 
@@ -85,9 +85,11 @@ def _extras() -> list[Finding]:
 
 
 def _vectors() -> list[Finding]:
-    import apsw
-    import sqlite_vec
-
+    try:
+        import apsw
+        import sqlite_vec
+    except ImportError as error:
+        return [Finding("sqlite", "fail", f"{error}: reinstall apsw and sqlite-vec")]
     try:
         connection = apsw.Connection(":memory:")
         connection.enable_load_extension(True)

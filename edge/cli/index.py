@@ -52,6 +52,8 @@ def remove(box: Box, which: tuple[str, ...], everything: bool, as_json: bool) ->
     """Remove documents: files, folders, or patterns such as '*.csv'. The files themselves are not touched."""
     if bool(which) == everything:
         raise UsageError("say what to remove: files, folders or patterns, or --all")
+    if not all(which):
+        raise UsageError("an empty name would mean every document under this folder: say which ones, or --all")
     store = box.open_store(any_identity=True)
     known = list(store.known())
     chosen = known if everything else [source for source in known if any(_names(name, source) for name in which)]
@@ -106,7 +108,8 @@ def compact(box: Box, as_json: bool) -> int:
 def _names(name: str, source: str) -> bool:
     """Whether what a person typed means this source: its path, a folder above it, its file, or a pattern."""
     path = Path(name).absolute().as_posix()
-    return source == path or source.startswith((f"{path}/", f"{path}#")) or _matches((name, f"*/{name}"), source)
+    patterns = (name, f"*/{name}", f"*/{name}#*")
+    return source == path or source.startswith((f"{path}/", f"{path}#")) or _matches(patterns, source)
 
 
 def _matches(patterns: Iterable[str], source: str) -> bool:

@@ -20,7 +20,7 @@ SHOWN = 20  # failed or skipped files listed one by one
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("names", metavar="PATHS...", nargs=-1, required=True)
 @click.option("--prune", is_flag=True, help="Remove documents under PATHS whose file is gone.")
 @click.option("--language", metavar="CODE", help="ISO 639-1 code of all of them.  [default: detected for each]")
 @click.option("--tag", "tags", multiple=True, help="Mark the documents, for `--filter tag=...`; repeatable.")
@@ -29,7 +29,7 @@ SHOWN = 20  # failed or skipped files listed one by one
 @with_box
 def ingest(
     box: Box,
-    paths: tuple[Path, ...],
+    names: tuple[str, ...],
     prune: bool,
     language: str | None,
     tags: tuple[str, ...],
@@ -41,12 +41,15 @@ def ingest(
     txt, md, html, pdf, docx, xlsx, pptx, csv, json, jsonl, and the tables of SQLite databases. Unchanged files are
     skipped, changed ones replaced. Stopping it loses nothing: the next run goes on.
     """
+    from edge.errors import UsageError
     from edge.ingest.index import ingest as run
 
+    if not all(names):
+        raise UsageError("a path is empty: it would mean this folder; write . for that")
     store = box.open_store(create=True)
     with progress_bar(hidden=as_json) as on_progress:
         report = run(
-            paths,
+            [Path(name) for name in names],
             store,
             box.embedder,
             box.config.ingest,

@@ -23,7 +23,7 @@ COMMANDS = {
     "bundle": ("edge.cli.bundle:bundle", "Show or verify the bundle."),
     "doctor": ("edge.cli.doctor:doctor", "Check this machine, the bundle and the index."),
 }
-EXTRAS = {"optimize": "Fine-tune, quantize and pack a bundle (extra `optimize`)."}
+EXTRAS = {"optimize": "Quantize a model and pack a bundle (extra `optimize`)."}
 """Commands of other packages, found by the entry point group `edge.commands`; named here so that help lists them."""
 
 

@@ -87,7 +87,7 @@ def print_explanation(answer: Answer) -> None:
         out.print("\nPrompt", style="bold")
         out.print(answer.prompt.text, markup=False)
     if answer.quoted:
-        out.print("\nGenerated, and not supported", style="bold")
+        out.print("\nGenerated, and not borne out", style="bold")
         out.print(answer.generated, markup=False)
 
 

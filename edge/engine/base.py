@@ -72,6 +72,12 @@ class Engine(Protocol):
     def render(self, messages: Sequence[Message]) -> str:
         """The bundle's chat template applied to `messages`, ready for the assistant's turn."""
 
+    def load(self) -> None:
+        """Load the weights now rather than on the first request.
+
+        :raises EngineError: they are damaged, or memory ran out.
+        """
+
     def start(self, token_ids: Sequence[int], sampling: Sampling) -> Session:
         """Begin a request.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Protocol
@@ -102,10 +102,13 @@ def ingest(
     report.skipped = [str(path) for path in skipped if not _is_index(path, store)]
     indexer = Indexer(store, embedder, config.chunk, report, len(files), on_progress)
     known = store.known()
+    by_file: dict[str, dict[str, Known]] = {}
+    for source, one in known.items():
+        by_file.setdefault(_file_of(source, one.type), {})[source] = one
     with Reader(config) as reader:
         for path in files:
             indexer.at(str(path))
-            stored = {source: one for source, one in known.items() if _file_of(source, one.type) == _absolute(path)}
+            stored = by_file.get(_absolute(path), {})
             try:
                 if _is_unchanged(path, stored, settings):
                     report.unchanged += 1
@@ -196,7 +199,8 @@ class Indexer:
         if summary and (made := self._summarise(document, chunks, vectors)):
             chunks = [*chunks, made]
             vectors = np.concatenate([vectors, self._embed(document.title, [made])])
-        self.store.replace(document, chunks, vectors, _terms(document, chunks), settings=settings)
+        terms = [lexical.terms(chunker.embedding_text(document.title, chunk), document.language) for chunk in chunks]
+        self.store.replace(document, chunks, vectors, terms, settings=settings)
 
     def _summarise(self, document: Document, chunks: list[Chunk], vectors: NDArray[np.float32]) -> Chunk | None:
         return summarise(
@@ -219,11 +223,6 @@ class Indexer:
         if self._on_progress is not None:
             chunks, rate = self.report.chunks, self.report.chunks_per_sec
             self._on_progress(Progress(self._source, self._done, self._total, chunks, rate))
-
-
-def _terms(document: Document, chunks: Sequence[Chunk]) -> Iterator[list[str]]:
-    for chunk in chunks:
-        yield lexical.terms(chunker.embedding_text(document.title, chunk), document.language)
 
 
 def _update(

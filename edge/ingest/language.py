@@ -11,41 +11,10 @@ import re
 import unicodedata
 from typing import Any
 
-STEMMERS: dict[str, str] = {
-    "ar": "arabic",
-    "hy": "armenian",
-    "eu": "basque",
-    "ca": "catalan",
-    "cs": "czech",
-    "da": "danish",
-    "nl": "dutch",
-    "en": "english",
-    "eo": "esperanto",
-    "et": "estonian",
-    "fi": "finnish",
-    "fr": "french",
-    "de": "german",
-    "el": "greek",
-    "hi": "hindi",
-    "hu": "hungarian",
-    "id": "indonesian",
-    "ga": "irish",
-    "it": "italian",
-    "lt": "lithuanian",
-    "ne": "nepali",
-    "no": "norwegian",
-    "fa": "persian",
-    "pl": "polish",
-    "pt": "portuguese",
-    "ro": "romanian",
-    "ru": "russian",
-    "sr": "serbian",
-    "es": "spanish",
-    "sv": "swedish",
-    "ta": "tamil",
-    "tr": "turkish",
-}
-"""ISO 639-1 -> name of the Snowball stemmer; Norwegian in either form is "no"."""
+from edge.lexical import SNOWBALL
+
+STEMMERS = frozenset(SNOWBALL) - {"nb", "nn"}
+"""ISO 639-1 codes; Norwegian in either form is "no"."""
 
 UNKNOWN = "en"
 """What is answered where a text does not tell."""
@@ -77,7 +46,7 @@ def _identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    identifier.set_languages(set(STEMMERS) | (_NORWEGIAN & set(identifier.labels)))
+    identifier.set_languages((STEMMERS | _NORWEGIAN) & set(identifier.labels))
     return identifier
 
 

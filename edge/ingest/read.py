@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -38,7 +39,7 @@ def discover(paths: Sequence[Path], skipped: list[Path] | None = None) -> Iterat
     :raises UsageError: a path does not exist, before anything is given.
     """
     for path in paths:
-        if not path.exists():
+        if not os.path.lexists(path):
             raise UsageError(f"{path}: no such file or folder")
     return _discover(paths, [] if skipped is None else skipped)
 
@@ -161,7 +162,7 @@ class Reader:
             return None
         if not re.fullmatch(r"[a-z]{2}", language):
             raise UsageError(f"language {language!r} is no ISO 639-1 code such as en, de or no")
-        return language
+        return {"nb": "no", "nn": "no"}.get(language, language)
 
     def _ask(self, request: dict[str, Any], path: Path) -> tuple[dict[str, Any], list[bytes]]:
         used = self._process is not None and self._process.alive()
@@ -240,7 +241,8 @@ class _Parser:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(OSError):  # what it had not read yet cannot be flushed to it any more
+                    stream.close()
 
     def ask(self, message: dict[str, Any], timeout_sec: float) -> tuple[dict[str, Any], list[bytes]]:
         """Send a message and wait for its answer.

@@ -115,7 +115,7 @@ def _prepare(connection: apsw.Connection, *, create: bool) -> None:
     connection.enable_load_extension(True)
     connection.load_extension(sqlite_vec.loadable_path())
     connection.enable_load_extension(False)
-    if create:
+    if create and connection.execute("SELECT count(*) FROM sqlite_master").fetchall() == [(0,)]:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")

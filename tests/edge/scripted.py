@@ -29,6 +29,8 @@ class Scripted:
         self.limits.append(sampling.max_tokens)
         return ScriptedSession(self.reply, len(token_ids))
 
+    def load(self) -> None: ...
+
     def close(self) -> None: ...
 
 

@@ -13,9 +13,9 @@ CHAT_TEMPLATE = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def build_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An empty EDGE_CACHE for the builds of this session."""
+    """An empty EDGE_CACHE for the builds of this file, and for nothing after it."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGE_CACHE", str(folder))

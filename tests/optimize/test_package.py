@@ -86,8 +86,23 @@ def test_damaged_bundle_is_written_again(parts: dict[str, Part], tmp_path: Path)
     write_bundle(MANIFEST_OF_TEST, parts, tmp_path / "b")
     (tmp_path / "b" / "model" / "t").unlink()
     assert write_bundle(MANIFEST_OF_TEST, parts, tmp_path / "b")[1]
-    (tmp_path / "b" / "extra").write_text("x")
+    damaged = tmp_path / "b" / "model" / "t"
+    damaged.write_bytes(bytes(byte ^ 1 for byte in damaged.read_bytes()))
     assert write_bundle(MANIFEST_OF_TEST, parts, tmp_path / "b")[1]
+    assert not write_bundle(MANIFEST_OF_TEST, parts, tmp_path / "b")[1]
+
+
+def test_what_is_not_of_a_bundle_is_never_deleted(parts: dict[str, Part], tmp_path: Path) -> None:
+    write_bundle(MANIFEST_OF_TEST, parts, tmp_path / "b")
+    (tmp_path / "b" / "thesis.txt").write_text("x")
+    with pytest.raises(BuildError, match="not only one"):
+        write_bundle(MANIFEST_OF_TEST, parts, tmp_path / "b")
+    other = tmp_path / "k8s"
+    other.mkdir()
+    (other / "manifest.yaml").write_text("kind: Pod\n")
+    with pytest.raises(BuildError, match="is not a bundle"):
+        write_bundle(MANIFEST_OF_TEST, parts, other)
+    assert (tmp_path / "b" / "thesis.txt").exists() and (other / "manifest.yaml").exists()
     assert not (tmp_path / "b" / "extra").exists()
 
 
