@@ -1,14 +1,15 @@
 # Sourced by quickstart and test: makes .venv in the checkout and installs the project into it. Not run by itself.
 #
 # PYTHON        the interpreter to make .venv with (default: python3)
-# TORCH_INDEX   a package index that serves CPU builds of torch (what --torch-index sets)
+# TORCH_INDEX   a package index that serves CPU builds of torch (what --torch-index of both scripts sets)
 
 say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-# setup EXTRAS: install the project with these extras, unless that was done for this pyproject.toml already.
+# setup EXTRAS: install the project with these extras, unless that was done for this pyproject.toml already. "dev" brings
+# all the others along, so what scripts/test has set up serves the quickstart too.
 setup() {
-  local extras=$1 python=${PYTHON:-python3} stamp
+  local extras=$1 python=${PYTHON:-python3} stamp done
   command -v "$python" >/dev/null || die "no $python: install Python 3.11 or newer, or set PYTHON"
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     die "$("$python" --version) is too old: install Python 3.11 or newer, or set PYTHON"
@@ -17,11 +18,13 @@ setup() {
     "$python" -m venv --clear .venv || die "python -m venv failed (Debian and Ubuntu: apt install python3-venv)"
   fi
   stamp=.venv/.installed-$(printf '%s' "$extras" | tr ',' '-')
-  if [ -e "$stamp" ] && cmp -s pyproject.toml "$stamp"; then return; fi
+  for done in "$stamp" .venv/.installed-documents-optimize-dev; do
+    if [ -e "$done" ] && cmp -s pyproject.toml "$done"; then return; fi
+  done
   # torch first and on its own: a later requirement is then satisfied, and pip never picks a build with CUDA.
   if [[ $extras == *optimize* ]]; then install_torch; fi
-  say "installing edge-slm[$extras]"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$extras]" ||
+  say "installing edge-slm[$extras] (a minute or two)"
+  .venv/bin/python -m pip install --quiet --progress-bar off --disable-pip-version-check -e ".[$extras]" ||
     die "the installation failed: see pip's message above"
   cp pyproject.toml "$stamp"
 }
@@ -45,7 +48,7 @@ sys.exit("nvidia" in needs or "cuda" in needs)
 PY
   then
     die "the package index serves torch $version with CUDA (gigabytes, of no use here). Give an index of CPU builds:
-    scripts/quickstart --torch-index https://download.pytorch.org/whl/cpu"
+    scripts/quickstart --torch-index https://download.pytorch.org/whl/cpu (scripts/test takes the option too)"
   fi
   say "installing torch $version (CPU)"
   .venv/bin/python -m pip install --quiet --disable-pip-version-check "${index[@]}" "torch==$version" ||

@@ -176,3 +176,9 @@ def test_real_tokenizer_has_no_hidden_limit(real: OnnxEmbedder) -> None:
     assert len(real.token_offsets(text)) == 240
     with pytest.raises(EngineError, match="has 302 tokens"):
         real.embed_documents(["pressure " * 300])
+
+
+@pytest.mark.model
+def test_the_default_embedder_keeps_to_its_memory(default_bundle: Path) -> None:
+    """At most 60 MB private after embedding one text of full length (docs/decisions.md); measured when it was built."""
+    assert bundle.load(default_bundle).manifest.memory.embedder_private_bytes <= 60 * 10**6
