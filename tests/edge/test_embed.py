@@ -174,7 +174,7 @@ def test_real_tokenizer_has_no_hidden_limit(real: OnnxEmbedder) -> None:
     text = "pressure " * 240
     assert real.count_tokens(text) == 242
     assert len(real.token_offsets(text)) == 240
-    with pytest.raises(EngineError, match="has 302 tokens"):
+    with pytest.raises(EngineError, match="of 302 tokens"):
         real.embed_documents(["pressure " * 300])
 
 
