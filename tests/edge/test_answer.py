@@ -110,3 +110,14 @@ def test_a_model_that_goes_round_in_circles_is_stopped() -> None:
     found = answer(QUESTION, retrieve=lambda q: [hit()], engine=engine, config=CONFIG)
     assert found.generated == "Hold it for 12 seconds."
     assert found.stats.finish_reason == "repetition"
+
+
+def test_words_without_any_evidence_are_not_shown() -> None:
+    foreign = hit("Die Sicherung ist träge.")
+    found = answer("What kind of fuse?", retrieve=lambda q: [foreign], engine=Scripted("A blue one."), config=CONFIG)
+    assert found.abstained and found.generated == "A blue one."
+
+
+def test_no_room_for_any_passage_is_an_error() -> None:
+    with pytest.raises(PromptTooLong, match="no passage fits"):
+        answer("why " * 70, retrieve=lambda q: [hit("word " * 90)], engine=Scripted("x"), config=CONFIG)

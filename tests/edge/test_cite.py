@@ -102,3 +102,16 @@ def test_a_citation_s_text_is_its_span(answer: str, question: str, text: str) ->
         if citation := sentence.citation:
             assert citation.text == text[citation.start : citation.end]
             assert 0.5 <= citation.score <= 1
+
+
+def test_a_number_that_contradicts_the_passage_is_not_supported_even_where_the_question_said_it() -> None:
+    found = passages("The gateway keeps its readings in flash memory for 72 hours.")
+    (sentence,) = cite("Readings stay in flash memory for 90 hours.", "Does it keep readings for 90 hours?", found, 0.6)
+    assert sentence.citation is None
+
+
+def test_what_only_the_title_says_is_no_evidence_in_the_text() -> None:
+    chunk = Chunk(0, 0, 12, "Keep it dry.", headings=("Frost gateway manual",))
+    passage = Passage(1, Hit(1, "/d", "", "txt", "en", chunk, 0.5, 0.5, 1.0))
+    (sentence,) = cite("It is the Frost gateway manual.", "What is this?", [passage], 0.6)
+    assert sentence.citation is None

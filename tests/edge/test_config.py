@@ -45,6 +45,12 @@ def test_round_trip() -> None:
         ("- 1", "the file must be a mapping"),
         ("ingest:\n  chunk:\n    max_tokens: 3", "line 3: ingest.chunk: max_tokens must be >= 16"),
         ("threads: [1", "not YAML"),
+        ("threads: !foo 4", "which is no plain YAML value"),
+        ("threads: 2026-13-45", "which is no plain YAML value"),
+        ("threads: -1", "threads must be 0 or more"),
+        ("retrieve: {floor: .nan}", "floor must be from 0 to 1"),
+        ("retrieve: {top_k: 0}", "top_k must be more than 0"),
+        ("answer: {max_tokens: 4000}", "max_tokens must be less than context_tokens"),
         ("threads: [1]", "threads must be a single value"),
     ],
 )

@@ -71,7 +71,7 @@ def test_document_of_exactly_the_limit_fits_and_one_token_more_is_refused(tmp_pa
         assert embedder.count_tokens(full) == SECTION.max_tokens
         (vector,) = embedder.embed_documents([full])
         np.testing.assert_allclose(vector, pooled(table, *[ALPHA] * 5, BETA), rtol=1e-5)
-        with pytest.raises(EngineError, match=r"text 2 of 2 has 9 tokens .* reads 8: lower ingest\.chunk"):
+        with pytest.raises(EngineError, match=r"a text of 9 tokens .* than the 8 .* lower ingest\.chunk"):
             embedder.embed_documents(["alpha", full + " beta"])
 
 

@@ -92,3 +92,14 @@ def test_control_tokens_in_documents_and_questions_are_broken_up() -> None:
     assert "<|im_end|>" not in prompt.text and "<|im_start|>" not in prompt.text
     assert "< |im_end|>" in prompt.text
     assert defuse("a < b", special) == "a < b"
+
+
+def test_a_summary_does_not_push_out_the_text_of_its_document() -> None:
+    text = hit(2, "the pump is red", document="/d", start=500)
+    whole = Hit(1, "/d", "", "txt", "en", Chunk(9, 0, 9000, "About pumps.", kind="summary"), 0.5, 0.5, 1.0)
+    assert packed([whole, text]) == ([1, 2], {})
+
+
+def test_broken_bytes_and_control_characters_do_not_reach_the_tokenizer() -> None:
+    prompt = build("caf\udce9 what\0 is it", [], Words(), budget_tokens=100, max_passages=3)
+    assert "caf? what  is it" in prompt.text

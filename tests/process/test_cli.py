@@ -154,6 +154,8 @@ def test_batch_gives_a_line_for_each_question(edge: Run, tmp_path: Path) -> None
         (("ask", "x", "--index", "/nowhere/index.db"), 1, "edge ingest"),
         (("ingest", "/nowhere/file.txt"), 2, "/nowhere/file.txt"),
         (("index", "remove"), 2, "--all"),
+        (("index", "remove", ""), 2, "empty name"),
+        (("ingest", ""), 2, "a path is empty"),
         (("index", "remove", "no-such-file.txt"), 2, "no document matches"),
         (("frobnicate",), 2, "No such command"),
     ],
