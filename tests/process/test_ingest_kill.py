@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from edge import lexical
+from edge.errors import StoreMismatch
 from edge.ingest.chunk import embedding_text
 from edge.store.chunks import Store
 from edge.store.filters import Filter
@@ -140,3 +142,45 @@ def vectors_of(program: Path):  # type: ignore[no-untyped-def]
 def run(command: list[str]) -> str:
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return result.stdout.splitlines()[-1]
+
+
+@pytest.mark.model
+@pytest.mark.process
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_the_command_itself_stopped_anywhere(how: signal.Signals, default_bundle: Path, tmp_path: Path) -> None:
+    """`edge ingest` of the samples with the real bundle: what is in is sound and whole, and the next run completes."""
+    samples = Path(__file__).resolve().parents[2] / "samples" / "documents"
+    edge = [sys.executable, "-c", "from edge.cli import main; main()", "ingest", str(samples), "--json"]
+    whole, index = tmp_path / "whole.db", tmp_path / "index.db"
+
+    def command(target: Path) -> list[str]:
+        return [*edge, "--bundle", str(default_bundle), "--index", str(target)]
+
+    started = time.monotonic()
+    subprocess.run(command(whole), check=True, stdout=subprocess.DEVNULL)
+    whole_sec = time.monotonic() - started
+    chunks = chunks_of(whole)
+    rng = random.Random(SEED)
+    for _ in range(3):
+        process = subprocess.Popen(command(index), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        time.sleep(rng.uniform(0.2 * whole_sec, 0.9 * whole_sec))
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=60)
+        assert b"Traceback" not in errors
+        assert process.returncode in (-signal.SIGKILL, 130, 0)
+        if index.exists() and index.stat().st_size:
+            assert chunks_of(index).items() <= chunks.items()  # each document wholly in, or not at all
+    subprocess.run(command(index), check=True, stdout=subprocess.DEVNULL)
+    assert chunks_of(index) == chunks
+
+
+def chunks_of(index: Path) -> dict[str, int]:
+    """Chunks of each document in a sound index; nothing where it was never finished."""
+    try:
+        with Store.open(index) as store:
+            assert problems(store) == []
+            rows = store._rows("SELECT source, count(chunks.id) FROM documents LEFT JOIN chunks "
+                               "ON document_id = documents.id GROUP BY source")  # fmt: skip
+            return dict(rows)
+    except StoreMismatch:  # stopped before the first transaction
+        return {}
