@@ -79,7 +79,9 @@ def test_build_is_integer_and_leaves_nothing_else(built: Path) -> None:
     graph = onnx.load(built / "model.onnx", load_external_data=False).graph
     ops = Counter(node.op_type for node in graph.node)
     assert ops["QAttention"] == 2 and ops["MatMulInteger"] == 6
-    assert not {"MatMul", "Attention", "Softmax", "Where"} & set(ops)
+    assert not {"Attention", "Softmax", "Where"} & set(ops)
+    products = [node for node in graph.node if node.op_type == "MatMul"]
+    assert all(node.input[1].startswith("layernorm.mean_weights") for node in products), "a product stayed in float"
     assert [output.name for output in graph.output] == ["last_hidden_state"]
     weights = [tensor for tensor in graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
     assert weights and all(tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2 for tensor in weights)
@@ -139,7 +141,7 @@ GOOD = {"texts": 9, "mean_cosine": 0.995, "min_cosine": 0.97, "recall_at_5": 0.4
     ],
 )
 def test_gate(change: dict[str, float], failed: str) -> None:
-    assert embedder_gate.judge(GOOD, EmbedderGate())["thresholds"]["recall_at_5"] == pytest.approx(0.395)
+    assert embedder_gate.judge(GOOD, EmbedderGate())["thresholds"]["recall_at_5"] == pytest.approx(0.4)
     with pytest.raises(GateError) as error:
         embedder_gate.judge({**GOOD, **change}, EmbedderGate())
     lines = {line.split()[0]: line for line in str(error.value).splitlines() if "must be" in line}
