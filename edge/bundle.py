@@ -149,6 +149,18 @@ def verify(path: Path) -> Bundle:
     return bundle
 
 
+def chat_template(bundle: Bundle) -> str:
+    """The text of the bundle's chat template (Jinja).
+
+    :raises BundleError: it cannot be read.
+    """
+    path = bundle.path / bundle.manifest.model.chat_template
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: cannot be read: {error}. {AGAIN}") from None
+
+
 def seal(manifest: Manifest) -> Seal:
     """Manifest and sidecar as bytes, the same for the same manifest.
 

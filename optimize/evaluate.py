@@ -8,8 +8,8 @@ Text shipped in optimize/data/gate is cut into windows and read by both models.
 - Greedy agreement: both continue prompts by 32 tokens; the share of them before the first difference. The build runs in
   onnxruntime-genai, the runtime that ships; the parent in PyTorch.
 
-A build with a pruned LM head gives logits for the last token only, so the teacher-forced part runs its graph in plain
-onnxruntime with the two pruning nodes bypassed, in memory: same file of weights, same kernels, nothing written.
+A build may give logits for the last tokens only, so the teacher-forced part runs its graph in plain
+onnxruntime with the nodes that cut them bypassed, in memory: same file of weights, same kernels, nothing written.
 
 The parent's result is kept as hidden states before the LM head (float32, tokens x hidden: 24 MB), from which one
 multiplication gives back its logits, which would take 2 GB.
@@ -28,7 +28,8 @@ from edge.config import to_plain
 from edge.errors import BuildError, GateError
 from edge.files import write_atomic
 from edge.machine import cores
-from optimize.quantize import GRAPH
+from optimize import head
+from optimize.head import GRAPH
 from optimize.recipe import GateRecipe
 
 TOOLS = ("torch", "transformers", "onnxruntime", "onnxruntime-genai", "onnx", "tokenizers", "numpy")
@@ -209,33 +210,6 @@ def _greedy_parent(model: Any, prompts: Any) -> Any:
 # The build
 
 
-def unpruned(graph: bytes) -> bytes:
-    """The same ONNX graph (without its weights) with logits for every position: bypasses the nodes of a pruned head.
-
-    The builder puts Gather(index -1) and Unsqueeze between the last norm and the head; a graph without them is
-    returned as it is.
-    """
-    import onnx
-
-    model = onnx.ModelProto.FromString(graph)
-    nodes = {node.name: node for node in model.graph.node}
-    gather, unsqueeze = nodes.get("/lm_head/prune/Gather"), nodes.get("/lm_head/prune/Unsqueeze")
-    if gather is None or unsqueeze is None:
-        return graph
-    for node in model.graph.node:
-        for index, name in enumerate(node.input):
-            if name == unsqueeze.output[0]:
-                node.input[index] = gather.input[0]
-    model.graph.node.remove(gather)
-    model.graph.node.remove(unsqueeze)
-    for output in model.graph.output:
-        if output.name == "logits":
-            output.type.tensor_type.shape.dim[1].Clear()
-            output.type.tensor_type.shape.dim[1].dim_param = "sequence_length"
-    del model.graph.value_info[:]  # shapes written for one row
-    return bytes(model.SerializeToString())
-
-
 def _teacher_forced(build: Path) -> Any:
     """A function: int64 (time,) -> logits float32 (time, vocabulary) of the build."""
     import numpy as np
@@ -247,7 +221,9 @@ def _teacher_forced(build: Path) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # torch works in between
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(build))
     try:
-        session = ort.InferenceSession(unpruned((build / GRAPH).read_bytes()), options, ["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            head.whole_logits((build / GRAPH).read_bytes()), options, ["CPUExecutionProvider"]
+        )
     except Exception as error:
         raise BuildError(f"onnxruntime cannot load the build: {error}") from error
     types = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}

@@ -26,6 +26,7 @@ from optimize import (
     embedder_gate,
     evaluate,
     export,
+    head,
     measure,
     olive_runner,
     package,
@@ -91,7 +92,7 @@ class Build:
             "recipe": to_plain(recipe),
             "kv_scales": scales.digest if scales else None,
             "tools": tools(*olive_runner.TOOLS),
-            "code": code(quantize, olive_runner),
+            "code": code(quantize, head, olive_runner),
         }
         scale_file = scales.path / "scales.json" if scales else None
 
@@ -117,7 +118,7 @@ class Build:
             "text": hashlib.sha256(text.encode()).hexdigest(),
             "shape": shape,
             "tools": tools(*evaluate.TOOLS),
-            "code": code(evaluate),
+            "code": code(evaluate, head),
         }
         reference = self.stage(
             "reference",
@@ -164,7 +165,7 @@ class Build:
             write_atomic(out / "memory.json", json.dumps(figures))
 
         measured = json.loads((self.stage("memory", reads, work).path / "memory.json").read_text(encoding="utf-8"))
-        weights = [model.path / name for name in (quantize.GRAPH, quantize.WEIGHTS)]
+        weights = [model.path / name for name in (head.GRAPH, head.WEIGHTS)]
         return bundle.Memory(
             weights_bytes=sum(path.stat().st_size for path in weights),
             model_private_bytes=measured["model"],

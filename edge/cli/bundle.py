@@ -1,4 +1,4 @@
-"""`edge bundle`: what a bundle is, and whether it is whole."""
+"""`edge bundle`: what a bundle is, whether it is whole, and its copy for this CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edge.cli.common import human_bytes, json_option, print_json, with_box
 
 @click.group()
 def bundle() -> None:
-    """Show or verify the bundle."""
+    """Show, verify or prepare the bundle."""
 
 
 @bundle.command()
@@ -32,10 +32,14 @@ def show(box: Box, as_json: bool) -> int:
 @json_option
 @with_box
 def verify(box: Box, as_json: bool) -> int:
-    """Read every byte of the bundle and compare it with the manifest."""
+    """Read every byte of the bundle and compare it with the manifest; of its prepared copy too, where there is one."""
     from edge.bundle import verify
+    from edge.engine import prepared
+    from edge.files import cache
 
     checked = verify(box.bundle_path)
+    if copy := prepared.find(checked, cache()):
+        prepared.verify(copy)
     files = checked.manifest.files
     size = sum(entry.bytes for entry in files.values())
     if as_json:
@@ -43,4 +47,23 @@ def verify(box: Box, as_json: bool) -> int:
     else:
         click.echo(f"{checked.path}: {len(files)} files, {human_bytes(size)}, all as the manifest says")
         click.echo(f"digest {checked.digest}")
+    return 0
+
+
+@bundle.command()
+@click.option("--again", is_flag=True, help="Make it anew, though there is one.")
+@json_option
+@with_box
+def prepare(box: Box, again: bool, as_json: bool) -> int:
+    """Make the copy of the weights in this CPU's own layout that other commands would make on first use."""
+    from edge.engine import prepared
+    from edge.files import cache
+
+    copy = None if again else prepared.find(box.bundle, cache())
+    copy = copy or prepared.prepare(box.bundle, cache())
+    size = sum(path.stat().st_size for path in copy.iterdir())
+    if as_json:
+        print_json({"path": str(copy), "digest": box.bundle.digest, "bytes": size})
+    else:
+        click.echo(f"{copy}: {human_bytes(size)}, with the bundle's own logits")
     return 0

@@ -1,6 +1,6 @@
 """What an engine is: a loaded model that runs sessions. One `Session` is one request.
 
-with open_engine(bundle, threads=2) as engine:
+with WorkerEngine(bundle.path, bundle.manifest.model) as engine:
     session = engine.start(token_ids, Sampling(max_tokens=96))
     for token in session:
         print(token.text, end="")
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from edge.errors import PromptTooLong
 from edge.types import Token
 
 FinishReason = Literal["stop", "length", "cancelled", "repetition"]
@@ -43,10 +44,23 @@ class Stats:
     """Counts and times of one session; times in seconds, rates in tokens per second."""
 
     prompt_tokens: int
+    cached_tokens: int  # of the prompt, taken from the prefix cache
     completion_tokens: int
     ttft_sec: float  # from the start of prefill to the first token
     decode_tok_per_sec: float  # of the tokens after the first; 0 where there was none
     finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How a model is run on this box; `edge.config.EngineConfig` and the memory budget decide."""
+
+    context_tokens: int  # prompt and answer together; what a kept generator's keys and values are allocated for
+    threads: int = 0  # 0: the cores this process may use (the library's own default is half of them)
+    prefill_chunk_tokens: int = 64  # tokens read in one piece
+    prefix_caches: int = 1  # generators kept for the next request; 0 builds one per request
+    draft_tokens: int = 0  # most tokens guessed ahead from what the prompt says; 0 is no speculation
+    draft_ngram: int = 3  # tokens that must match before the prompt is taken as a guess
 
 
 class Session(Protocol):
@@ -55,7 +69,7 @@ class Session(Protocol):
     def __iter__(self) -> Iterator[Token]: ...
 
     def cancel(self) -> None:
-        """End the stream before its next token."""
+        """End the stream before its next token, and prefill before its next piece."""
 
     @property
     def stats(self) -> Stats: ...
@@ -72,10 +86,11 @@ class Engine(Protocol):
     def render(self, messages: Sequence[Message]) -> str:
         """The bundle's chat template applied to `messages`, ready for the assistant's turn."""
 
-    def load(self) -> None:
+    def load(self, *, wait: bool = True) -> None:
         """Load the weights now rather than on the first request.
 
-        :raises EngineError: they are damaged, or memory ran out.
+        :param wait: false lets an engine in another process load while this one does something else.
+        :raises EngineError: they are damaged, or memory ran out; without `wait` the next call may say so instead.
         """
 
     def start(self, token_ids: Sequence[int], sampling: Sampling) -> Session:
@@ -86,4 +101,17 @@ class Engine(Protocol):
         """
 
     def close(self) -> None:
-        """Give the model's memory back."""
+        """Give the model's memory back; the next use loads it again."""
+
+
+def check_fits(prompt_tokens: int, context_tokens: int) -> None:
+    """Refuse a prompt that leaves no room for an answer.
+
+    :raises PromptTooLong: says by how many tokens.
+    """
+    room = context_tokens - prompt_tokens
+    if room < 1:
+        raise PromptTooLong(
+            f"the prompt has {prompt_tokens} tokens and the context is {context_tokens}: "
+            f"shorten it by {1 - room} tokens or more"
+        )

@@ -138,17 +138,25 @@ def test_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
         export_parent(tmp_path / "0123abcd", tmp_path / "out", "not-gguf")
 
 
-def test_unpruned_graph_gives_the_same_last_logits(built: tuple[Build, Stage, Stage]) -> None:
+@pytest.mark.parametrize("rows", [0, 1, 8])
+def test_logits_of_the_last_rows_are_those_of_the_whole_graph(
+    built: tuple[Build, Stage, Stage], tmp_path: Path, rows: int
+) -> None:
     import numpy as np
     import onnxruntime_genai as og
 
-    _, _, model = built
+    build, parent, _ = built
+    quantize.build_model(parent.path, replace(build.recipe.model, logits_rows=rows), tmp_path, f"rows-{rows}")
     tokens: Any = np.arange(20, 60, dtype=np.int64)
-    every = evaluate._teacher_forced(model.path)(tokens)
+    every = evaluate._teacher_forced(tmp_path)(tokens)
     assert every.shape == (40, 512)
-    engine = og.Model(str(model.path))
+    engine = og.Model(str(tmp_path))
     params = og.GeneratorParams(engine)
     params.set_search_options(max_length=64)
     generator = og.Generator(engine, params)
     generator.append_tokens(tokens.astype(np.int32))
-    np.testing.assert_allclose(generator.get_logits().reshape(-1), every[-1], rtol=1e-3, atol=1e-3)
+    given = generator.get_output("logits")[0]
+    kept = rows or 40
+    np.testing.assert_allclose(given[-kept:], every[-kept:], rtol=1e-3, atol=1e-3)
+    assert given.shape[0] == (1 if rows == 1 else 40)
+    assert not given[:-kept].any()

@@ -94,4 +94,9 @@ def test_options_follow_the_recipe() -> None:
     mixed = ModelRecipe("int4", mixed_precision={"last_matmul": "int8", "mixed_layers": "int8"})
     options = quantize.builder_options(mixed)
     assert options["matmul_mixed_precision"] == "last_matmul:int8,mixed_layers:int8"
-    assert options["shared_embeddings"] is False, "an int8 table is tied by tie_int8_embedding"
+    assert options["shared_embeddings"] is False, "an int8 table is tied by head.tie_int8_embedding"
+    assert [quantize.builder_options(ModelRecipe("int8", logits_rows=n))["prune_lm_head"] for n in (0, 1, 8)] == [
+        False,
+        True,
+        False,
+    ]

@@ -8,17 +8,23 @@ from pathlib import Path
 import pytest
 
 from edge import bundle
-from edge.engine.base import Message, Sampling
+from edge.engine.base import EngineOptions, Message, Sampling
 from edge.engine.genai import GenaiEngine
 from edge.errors import EngineError, PromptTooLong
 
 pytestmark = pytest.mark.model
 
 
+def open_engine(folder: Path, **options: int) -> GenaiEngine:
+    loaded = bundle.load(folder)
+    model = loaded.manifest.model
+    chosen = EngineOptions(**({"context_tokens": 512} | options))
+    return GenaiEngine(loaded.path / model.path, bundle.chat_template(loaded), model.stop_tokens, chosen)
+
+
 @pytest.fixture(scope="module")
 def engine(default_bundle: Path) -> Iterator[GenaiEngine]:
-    loaded = bundle.load(default_bundle)
-    engine = GenaiEngine(loaded.path, loaded.manifest.model)
+    engine = open_engine(default_bundle)
     yield engine
     engine.close()
 
@@ -89,7 +95,63 @@ def test_a_prompt_that_fills_the_context_is_refused(engine: GenaiEngine) -> None
         engine.start([5] * (engine.context_tokens + 1), Sampling())
 
 
-def test_a_missing_model_says_what_to_do(tmp_path: Path, default_bundle: Path) -> None:
-    section = bundle.load(default_bundle).manifest.model
+def test_a_missing_model_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="edge bundle verify"):
-        GenaiEngine(tmp_path, section)
+        GenaiEngine(tmp_path, "", (), EngineOptions(context_tokens=64))
+
+
+def text_of(engine: GenaiEngine, prompt: list[int], max_tokens: int = 24) -> tuple[list[int], int]:
+    session = engine.start(prompt, Sampling(max_tokens=max_tokens))
+    return [token.id for token in session], session.stats.cached_tokens
+
+
+def test_a_kept_prefix_gives_the_same_tokens_as_none(default_bundle: Path, engine: GenaiEngine) -> None:
+    without = open_engine(default_bundle, prefix_caches=0)
+    story = "The gateway logs an event each time a valve opens. " * 8
+
+    def prompt(question: str) -> list[int]:
+        return engine.encode(engine.render([Message("system", "Be brief."), Message("user", story + question)]))
+
+    asked = [prompt(question) for question in ("What does it log?", "When?", "What does it log?", "Who are you?")]
+    asked.append(asked[-1][:1])  # a prompt of one token
+    asked.append(asked[0][:150])
+    kept = [text_of(engine, ids) for ids in asked]
+    fresh = [text_of(without, ids) for ids in asked]
+    without.close()
+    assert [tokens for tokens, _ in kept] == [tokens for tokens, _ in fresh]
+    assert all(cached == 0 for _, cached in fresh)
+    assert kept[1][1] > 80 and kept[3][1] > 80  # the story
+    assert kept[5][1] == 1  # all that the prompt of one token had
+
+
+def test_how_the_prompt_is_cut_into_pieces_changes_nothing(default_bundle: Path, prompt: list[int]) -> None:
+    long = prompt * 3
+    answers = []
+    for size in (len(long) - 1, 16, 64, 512):  # the first would leave a last piece of one token
+        engine = open_engine(default_bundle, prefill_chunk_tokens=size, prefix_caches=0)
+        answers.append(text_of(engine, long)[0])
+        engine.close()
+    assert answers[0] == answers[1] == answers[2] == answers[3]
+
+
+def test_prefill_is_cancelled_between_two_pieces(default_bundle: Path, prompt: list[int]) -> None:
+    engine = open_engine(default_bundle, prefill_chunk_tokens=16)
+    asked = 0
+
+    def after_two() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 2
+
+    session = engine.start(prompt * 6, Sampling(), is_cancelled=after_two)
+    assert list(session) == []
+    assert (session.stats.finish_reason, session.stats.completion_tokens) == ("cancelled", 0)
+    assert text_of(engine, prompt * 6)[1] == 32  # what was read is kept
+    engine.close()
+
+
+def test_a_reader_that_leaves_early_costs_no_prefix(engine: GenaiEngine, prompt: list[int]) -> None:
+    stream = iter(engine.start(prompt, Sampling(max_tokens=8)))
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert text_of(engine, prompt)[1] == len(prompt) - 2

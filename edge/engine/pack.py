@@ -1,0 +1,64 @@
+"""The two steps of `edge.engine.prepared` that load the model, each in a process of its own.
+
+python -m edge.engine.pack PARENT pack SOURCE TARGET     save the graph with weights as this CPU wants them
+python -m edge.engine.pack PARENT logits FOLDER          print a digest of the logits for a fixed text
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from edge.machine import cores
+from edge.process import die_with
+
+# Many kinds of tokens, and more of them than one block of any kernel takes.
+PROBE = (
+    "The gateway has two Ethernet ports (LAN1, LAN2), 24 V DC input and a relay rated for 2 A. Error E042: "
+    "«Überspannung» - slå av strømmen før du åpner dekselet! https://example.org/a?b=1&c=[2] {x: 3.14159}\n\t"
+    "Maintenance log, 2026-03-01: filter replaced; pressure 1.8 bar -> 2.1 bar; next service in 6 months. "
+)
+
+
+def pack(source: Path, target: Path) -> None:
+    """Load a model folder's graph and save it with its weights prepacked, beside their original form."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime as ort
+
+    name = json.loads((source / "genai_config.json").read_text(encoding="utf-8"))["model"]["decoder"]["filename"]
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = cores()
+    options.log_severity_level = 3  # it warns that the graph is for this machine only: so it is
+    options.optimized_model_filepath = str(target / name)
+    for key, value in {
+        "session.optimized_model_external_initializers_file_name": f"{name}.data",
+        "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
+        "session.save_external_prepacked_constant_initializers": "1",
+    }.items():
+        options.add_session_config_entry(key, value)
+    ort.InferenceSession(source / name, options, providers=["CPUExecutionProvider"])
+
+
+def logits_digest(folder: Path) -> str:
+    """Hex sha256 of the logits after tokens read together, and after one read alone: other kernels, other layouts."""
+    from edge.engine.base import EngineOptions
+    from edge.engine.genai import GenaiEngine
+
+    engine = GenaiEngine(folder, "", (), EngineOptions(context_tokens=512, threads=1))
+    return hashlib.sha256(engine.probe(engine.encode(PROBE)).tobytes()).hexdigest()
+
+
+def main() -> None:
+    parent, step, *paths = sys.argv[1:]
+    die_with(int(parent))
+    if step == "pack":
+        pack(Path(paths[0]), Path(paths[1]))
+    else:
+        sys.stdout.write(logits_digest(Path(paths[0])) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The prefix cache: generators kept after their request, with the tokens whose keys and values they hold (pure).
+
+The next prompt continues the generator that shares the longest run of first tokens with it, rewound to the end of that
+run: the instruction for any question, the passages too for a follow-up on the same documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+LEFT = 2
+"""Tokens of a prompt that are always read anew: the last gives the logits, and one alone is read by another kernel."""
+
+G = TypeVar("G")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Generic[G]):
+    """A generator and the tokens whose keys and values are in its cache."""
+
+    generator: G
+    token_ids: tuple[int, ...]
+
+
+class PrefixCache(Generic[G]):
+    """At most `size` generators; the least recently used goes first."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept: list[Kept[G]] = []  # most recently used last
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def take(self, token_ids: Sequence[int]) -> tuple[G, int] | None:
+        """The generator to continue and how many of the prompt's tokens it holds; None where a new one should be built.
+
+        It leaves the cache until `put` brings it back, so a request that fails loses only its own. While there is room
+        for another, a generator is continued only if it holds more than half of the prompt: what it would lose by
+        rewinding may serve another question. At least `LEFT` tokens of the prompt are left to read.
+        """
+        if not self._kept:
+            return None
+        held = [min(_shared(kept.token_ids, token_ids), max(0, len(token_ids) - LEFT)) for kept in self._kept]
+        best = max(range(len(held)), key=held.__getitem__)
+        if held[best] * 2 < len(token_ids):  # none is near
+            if len(self._kept) < self._size:
+                return None
+            best = 0  # the least recently used is the least loss
+        return self._kept.pop(best).generator, held[best]
+
+    def put(self, generator: G, token_ids: Sequence[int]) -> None:
+        """Keep a generator after its request; where that is one too many, the least recently used is given up."""
+        self._kept.append(Kept(generator, tuple(token_ids)))
+        del self._kept[: max(0, len(self._kept) - self._size)]
+
+    def make_room(self) -> None:
+        """Give up the least recently used generator where one more would be too many."""
+        del self._kept[: max(0, len(self._kept) - self._size + 1)]
+
+    def clear(self) -> None:
+        self._kept.clear()
+
+
+def _shared(held: Sequence[int], wanted: Sequence[int]) -> int:
+    """How many first tokens two prompts have in common."""
+    for index, (one, other) in enumerate(zip(held, wanted, strict=False)):
+        if one != other:
+            return index
+    return min(len(held), len(wanted))
