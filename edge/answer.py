@@ -3,13 +3,14 @@
 `answer` is the whole path. Two safeguards stand on it, because a small model is sure of everything it says:
 - nothing relevant was found: the answer is an abstention, and the model is not asked; so is an answer that no passage
   supports where no passage holds any word of the question either;
-- what the model wrote is not borne out (see `_is_trusted`): the sentences of the passages that hold most of the
-  question are quoted instead, and what the model wrote is kept in `Answer.generated`.
+- what the model wrote is not borne out (see `_is_trusted`): the sentences of the passages that answer the question
+  best are quoted instead, and what the model wrote is kept in `Answer.generated`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from edge.cite import Sentence, cite, quote
 from edge.config import EdgeConfig, Trust
 from edge.engine.base import Engine, Sampling, Stats
 from edge.errors import PromptTooLong
-from edge.machine import rss_peak_bytes
+from edge.memory import tree_rss_peak_bytes
 from edge.prompt import build, build_closed_book
 from edge.sentences import sentences as sentences_of
 from edge.types import Citation, Dropped, Hit, Prompt, Token
@@ -30,7 +31,9 @@ def ignore(_: Token) -> None:
     """For a caller that waits for the whole answer."""
 
 
-NO_STATS = Stats(prompt_tokens=0, completion_tokens=0, ttft_sec=0.0, decode_tok_per_sec=0.0, finish_reason="stop")
+NO_STATS = Stats(
+    prompt_tokens=0, cached_tokens=0, completion_tokens=0, ttft_sec=0.0, decode_tok_per_sec=0.0, finish_reason="stop"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Answer:
     dropped: tuple[Dropped, ...]
     stats: Stats
     retrieve_sec: float
-    rss_peak_bytes: int  # of this process
+    rss_peak_bytes: int  # of this process and its children, their peaks added up
 
 
 def answer(
@@ -70,6 +73,7 @@ def answer(
     """
     budget = _prompt_budget(engine, config)
     build(question, [], engine, budget_tokens=budget, max_passages=0, special_tokens=special_tokens)  # fits at all?
+    engine.load(wait=False)  # while the documents are searched
     started = time.perf_counter()
     hits = tuple(retrieve(question))
     retrieve_sec = time.perf_counter() - started
@@ -111,7 +115,7 @@ def answer(
         dropped=prompt.dropped,
         stats=stats,
         retrieve_sec=retrieve_sec,
-        rss_peak_bytes=rss_peak_bytes(),
+        rss_peak_bytes=tree_rss_peak_bytes(os.getpid()),
     )
 
 
@@ -132,7 +136,7 @@ def answer_closed_book(
     budget = _prompt_budget(engine, config)
     prompt = build_closed_book(question, engine, budget_tokens=budget, special_tokens=special_tokens)
     text, stats = _generate(prompt, engine, config, on_token)
-    return Answer(text, (), (), False, False, text, (), prompt, (), stats, 0.0, rss_peak_bytes())
+    return Answer(text, (), (), False, False, text, (), prompt, (), stats, 0.0, tree_rss_peak_bytes(os.getpid()))
 
 
 def _abstention(
@@ -144,26 +148,38 @@ def _abstention(
     retrieve_sec: float,
 ) -> Answer:
     return Answer(
-        ABSTENTION, (), (), True, False, generated, hits, prompt, dropped, stats, retrieve_sec, rss_peak_bytes()
+        ABSTENTION,
+        (),
+        (),
+        True,
+        False,
+        generated,
+        hits,
+        prompt,
+        dropped,
+        stats,
+        retrieve_sec,
+        tree_rss_peak_bytes(os.getpid()),
     )
 
 
 def _is_trusted(sentences: Sequence[Sentence], evidence: Citation | None, trust: Trust) -> bool:
     """Whether what the model wrote is shown.
 
-    `support`: a passage supports one of its sentences. `agreement`: the passage sentences that hold most of the
-    question (`evidence`) support its first sentence, so two ways that share no model came to the same place.
+    `support`: a passage supports one of its sentences. `agreement`: the passage sentences that answer the question
+    best (`evidence`) support its first sentence, so two ways that share no model came to the same place, and none of
+    the others leans on another place: what a small model adds from there is mostly about something else.
     """
+    cited = [sentence.citation for sentence in sentences if sentence.citation]
     if trust == "support":
-        return any(sentence.citation for sentence in sentences)
-    first = sentences[0].citation if sentences else None
-    return (
-        first is not None
-        and evidence is not None
-        and first.document == evidence.document
-        and first.start < evidence.end
-        and evidence.start < first.end
-    )
+        return bool(cited)
+    if evidence is None or not sentences or sentences[0].citation is None:
+        return False
+    return all(_overlap(citation, evidence) for citation in cited)
+
+
+def _overlap(one: Citation, other: Citation) -> bool:
+    return one.document == other.document and one.start < other.end and other.start < one.end
 
 
 def _prompt_budget(engine: Engine, config: EdgeConfig) -> int:

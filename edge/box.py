@@ -6,6 +6,8 @@ with Box.open(bundle=None, index=None, config=None) as box:
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cached_property
@@ -13,14 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from edge import bundle as bundles
-from edge.config import EdgeConfig, load
+from edge.admission import Admission
+from edge.config import EdgeConfig, EngineConfig, load
 from edge.files import home
 from edge.machine import cores
 
 if TYPE_CHECKING:
     from edge.answer import Answer
+    from edge.budget import Plan
     from edge.embed import OnnxEmbedder
-    from edge.engine.genai import GenaiEngine
+    from edge.engine.worker import WorkerEngine
     from edge.store.chunks import Store
     from edge.store.filters import Filter
     from edge.types import Hit, Token
@@ -39,20 +43,37 @@ def read_config(path: Path | None) -> EdgeConfig:
     return load(EdgeConfig, path or default)
 
 
-class Box:
-    """What the commands work on. Nothing is opened before it is used: `edge index status` loads no model."""
+class Box(Admission):
+    """What the commands work on. Nothing is opened before it is used: `edge index status` loads no model.
 
-    def __init__(self, bundle: Path, index: Path, config: EdgeConfig) -> None:
+    :param on_note: called with what a person should know: a context cut to what the memory budget holds.
+    """
+
+    def __init__(
+        self, bundle: Path, index: Path, config: EdgeConfig, on_note: Callable[[str], None] | None = None
+    ) -> None:
         self.bundle_path, self.index_path, self.config = bundle, index, config
         self._opened = ExitStack()
+        super().__init__(on_note)
 
     @classmethod
-    def open(cls, *, bundle: Path | None, index: Path | None, config: Path | None) -> Self:
-        """A box with what is given, and the home folder's for what is not.
+    def open(
+        cls,
+        *,
+        bundle: Path | None,
+        index: Path | None,
+        config: Path | None,
+        memory_budget: str | None = None,
+        on_note: Callable[[str], None] | None = None,
+    ) -> Self:
+        """A box with what is given, and the home folder's for what is not; `memory_budget` wins over the configuration.
 
         :raises ConfigError: the configuration does not hold.
         """
-        return cls(bundle or home() / "bundle", index or home() / "index.db", read_config(config))
+        settings = read_config(config)
+        if memory_budget is not None:
+            settings = dataclasses.replace(settings, memory_budget=memory_budget)
+        return cls(bundle or home() / "bundle", index or home() / "index.db", settings, on_note)
 
     def __enter__(self) -> Self:
         return self
@@ -62,6 +83,7 @@ class Box:
 
     @property
     def threads(self) -> int:
+        """CPU threads for the model and the embedder."""
         return self.config.threads or cores()
 
     @cached_property
@@ -78,10 +100,23 @@ class Box:
         return embedder
 
     @cached_property
-    def engine(self) -> GenaiEngine:
-        from edge.engine.genai import GenaiEngine
+    def engine(self) -> WorkerEngine:
+        """The bundle's model in a process of its own, with the context that the memory budget holds."""
+        from edge.engine.base import EngineOptions
+        from edge.engine.worker import WorkerEngine
 
-        engine = GenaiEngine(self.bundle.path, self.bundle.manifest.model, threads=self.threads)
+        model, config = self.bundle.manifest.model, self.config.engine
+        plan = self._plan or self.admit()
+        options = EngineOptions(
+            context_tokens=plan.use.context_tokens,
+            threads=self.threads,
+            prefill_chunk_tokens=config.prefill_chunk_tokens,
+            prefix_caches=min(config.prefix_caches, 1 + plan.use.prefixes),
+            draft_tokens=_draft_tokens(model, config),
+            draft_ngram=config.draft_ngram,
+        )
+        template = bundles.chat_template(self.bundle)
+        engine = WorkerEngine(self.model_folder, template, model.stop_tokens, options, silence_sec=config.silence_sec)
         self._opened.callback(engine.close)
         return engine
 
@@ -112,10 +147,24 @@ class Box:
             )
         return self._opened.enter_context(store)
 
-    def retrieve(self, question: str, where: Filter | None = None, top_k: int | None = None) -> list[Hit]:
-        """The hits for a question, best first."""
-        import dataclasses
+    @property
+    def _packed_folder(self) -> Path:
+        return self.bundle.path / self.bundle.manifest.model.path
 
+    def _config_for(self, plan: Plan) -> EdgeConfig:
+        answer = dataclasses.replace(self.config.answer, context_tokens=plan.use.context_tokens)
+        return dataclasses.replace(self.config, answer=answer)
+
+    def retrieve(self, question: str, where: Filter | None = None, top_k: int | None = None) -> list[Hit]:
+        """The hits for a question, best first; found in a process of its own where memory is short.
+
+        :raises EdgeError: see `edge.retrieve.retrieve` and `open_store`.
+        """
+        if self._plan is not None and self._plan.aside:
+            from edge.aside import Request, retrieve_aside
+
+            paths = (self.bundle_path.absolute(), self.index_path.absolute())
+            return list(retrieve_aside(Request(os.getpid(), *paths, self.config, question, where, top_k)))
         from edge.retrieve import retrieve
         from edge.store.filters import Filter
 
@@ -131,24 +180,35 @@ class Box:
         mode: Mode = "rag",
         where: Filter | None = None,
         on_token: Callable[[Token], None] | None = None,
+        last: bool = False,
     ) -> Answer:
         """Answer a question: `rag` from the documents, `model` from the model alone.
 
+        :param last: no question follows.
+        :raises BudgetExceeded: the memory budget does not hold the model with a context of use.
         :raises EdgeError: see `edge.answer`.
         """
         from edge.answer import answer, answer_closed_book, ignore
+
+        config = self._config_for(self.admit(last=last))
 
         special = self.bundle.manifest.model.special_tokens
         shown = on_token or ignore
         if mode == "model":
             return answer_closed_book(
-                question, engine=self.engine, config=self.config, special_tokens=special, on_token=shown
+                question, engine=self.engine, config=config, special_tokens=special, on_token=shown
             )
         return answer(
             question,
             retrieve=lambda text: self.retrieve(text, where),
             engine=self.engine,
-            config=self.config,
+            config=config,
             special_tokens=special,
             on_token=shown,
         )
+
+
+def _draft_tokens(model: bundles.ModelSection, config: EngineConfig) -> int:
+    """What is configured, as far as the model has logits to check a draft with: a row for each token, and one more."""
+    rows = int(model.quantization.get("logits_rows", 0))
+    return config.draft_tokens if rows == 0 else min(config.draft_tokens, rows - 1)

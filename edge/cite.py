@@ -17,11 +17,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edge.lexical import query, terms
-from edge.sentences import sentences
+from edge.sentences import neighbours, sentences
 from edge.types import Citation, Passage
 
-_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+# A number with its minus ("-40" is not "40"), but not the dash of a range or a name ("12-36", "GW-200").
+_NUMBER = re.compile(r"(?:(?<![\w-])[-−])?\d+(?:[.,:]\d+)*")
+_SECTION = re.compile(r"^[#\s]*\d+(?:\.\d+)*\.?\s")
 _KNOWN_WEIGHT = 0.2  # of a term that the question already held, against 1 for one that the answer adds
+_NEXT_WEIGHT = 1 / 3  # of a term that the sentence after a quoted one holds, against 1 for one of its own
+_CLOSED = re.compile(r"""[.!?…。！？]["'”’»)\]*_]*$""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +40,17 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True)
 class _Window:
+    """One sentence of a passage, or two neighbouring ones."""
+
     passage: Passage
-    start: int  # in the document's text
-    end: int
+    at: int  # where it begins in the chunk's text
     text: str
+    sentences: int
     own: frozenset[str]  # terms of the text itself
     terms: frozenset[str]  # these, and those of the title and the headings above it
     numbers: frozenset[str]  # in the text itself
     nearby: frozenset[str]  # numbers anywhere in the passage, its title and headings
-    sentences: int
+    cosine: float  # how near the question retrieval found it, or it and a neighbour; 0 where it did not look
 
     @property
     def language(self) -> str:
@@ -61,27 +67,38 @@ def cite(answer: str, question: str, passages: Sequence[Passage], support: float
 
 
 def quote(question: str, passages: Sequence[Passage]) -> Citation | None:
-    """The sentence of the passages that holds most of the question, with the one after it; None where none holds any.
+    """The sentence of the passages that answers the question best, with the one after it; None where none holds a word.
 
-    A term counts the more the fewer sentences hold it, and a passage's score carries over to its sentences. The next
-    sentence comes along because it often holds the answer ("The fuse F1 sits behind the cover. It is slow-blow.").
+    It holds much of the question, a term counting the more the fewer sentences hold it; it stands in a passage that
+    ranks high; and it is near the question, where retrieval has looked at that (`Hit.near`). The next sentence of the
+    paragraph comes along because it often holds the answer ("The fuse F1 sits behind the cover. It is slow-blow.").
     """
-    windows = [window for passage in passages for window in _windows(passage)]
-    single = [window for window in windows if window.sentences == 1]
-    asked = _by_language(question, single)
-    holders = Counter(term for window in single for term in window.terms & asked[window.language])
-    best, best_score = None, 0.0
-    for window in single:
-        weights = {term: holders[term] ** -0.5 for term in asked[window.language] if holders[term]}
-        held = sum(weight for term, weight in weights.items() if term in window.terms)
-        score = held / (sum(weights.values()) or 1.0) * (0.5 + 0.5 * window.passage.hit.score)
-        if score > best_score:
-            best, best_score = window, score
-    if best is None:
-        return None
-    pairs = (w for w in windows if w.sentences == 2 and w.passage is best.passage and w.start == best.start)
-    chosen = next(pairs, best)
-    return _citation(chosen, best_score, chosen.text)
+    starts = [start for passage in passages for start in _starts(passage)]
+    asked = _by_language(question, [first for first, _ in starts])
+    holders = Counter(term for first, _ in starts for term in first.terms & asked[first.language])
+    best, best_score, best_held = None, 0.0, 0.0
+    for first, pair in starts:
+        weights = {term: holders[term] ** -0.5 for term in asked[first.language] if holders[term]}
+        held = sum(weight for term, weight in weights.items() if term in first.terms)
+        held += _NEXT_WEIGHT * sum(w for term, w in weights.items() if term in pair.own and term not in first.terms)
+        if not held:
+            continue
+        held /= sum(weights.values())
+        hit = first.passage.hit
+        score = held * (0.5 + hit.score + 0.5 * (hit.closest or 0.0)) + first.cosine
+        if best is None or score > best_score:
+            best, best_score, best_held = pair, score, held
+    return None if best is None else _citation(best, best_held, best.text)
+
+
+def _starts(passage: Passage) -> Iterator[tuple[_Window, _Window]]:
+    """Each sentence of a passage, and the same with the next one of its paragraph; a heading goes with what follows."""
+    windows = list(_windows(passage))
+    pairs = {window.at: window for window in windows if window.sentences == 2}
+    for first in (window for window in windows if window.sentences == 1):
+        pair = pairs.get(first.at, first)
+        ends_paragraph = "\n\n" in pair.text[len(first.text) :] and _CLOSED.search(first.text)
+        yield first, first if ends_paragraph else pair
 
 
 def _by_language(text: str, windows: Sequence[_Window]) -> dict[str, frozenset[str]]:
@@ -90,20 +107,23 @@ def _by_language(text: str, windows: Sequence[_Window]) -> dict[str, frozenset[s
 
 
 def _windows(passage: Passage) -> Iterator[_Window]:
-    """One and two neighbouring sentences of a passage; a summary chunk's own text stands for its span."""
-    chunk, language = passage.hit.chunk, passage.hit.language
-    spans = sentences(chunk.text)
-    context = " ".join((passage.hit.title, *chunk.headings))
+    """One and two neighbouring sentences of a passage."""
+    hit = passage.hit
+    chunk, language = hit.chunk, hit.language
+    context = " ".join((hit.title, *chunk.headings))
     above = frozenset(terms(context, language))
     nearby = frozenset(_numbers(f"{context} {chunk.text}"))
-    for size in (1, 2):
-        for first, last in zip(spans, spans[size - 1 :], strict=False):
-            text = chunk.text[first[0] : last[1]]
-            start, end = chunk.start + first[0], chunk.start + last[1]
-            if chunk.kind == "summary":
-                start, end = chunk.start, chunk.end
-            own = frozenset(terms(text, language))
-            yield _Window(passage, start, end, text, own, own | above, frozenset(_numbers(text)), nearby, size)
+    for run in neighbours(sentences(chunk.text)):
+        start, end = run[0][0], run[-1][1]
+        said = " ".join(_without_section(chunk.text[a:b], chunk.headings) for a, b in run)
+        own, numbers = frozenset(terms(said, language)), frozenset(_numbers(said))
+        cosine = max((near.cosine for near in hit.near if near.start <= start and end <= near.end), default=0.0)
+        yield _Window(passage, start, chunk.text[start:end], len(run), own, own | above, numbers, nearby, cosine)
+
+
+def _without_section(sentence: str, headings: Sequence[str]) -> str:
+    """A heading without its number ("10.2 Passwords"), which is no evidence for any figure; other text as it is."""
+    return _SECTION.sub("", sentence) if sentence.lstrip("# ") in headings else sentence
 
 
 def _evidence(sentence: str, question: str, windows: Sequence[_Window], support: float) -> Citation | None:
@@ -138,18 +158,22 @@ def _held(said: frozenset[str], asked: frozenset[str], window: _Window) -> float
 
 
 def _numbers(text: str) -> list[str]:
-    return [number.replace(",", ".") for number in _NUMBER.findall(text)]
+    return [number.replace(",", ".").replace("−", "-") for number in _NUMBER.findall(text)]
 
 
 def _citation(window: _Window, score: float, sentence: str) -> Citation:
+    """The window as evidence; where the chunk is a summary, its span is what the summary stands for."""
     hit = window.passage.hit
+    start, end = hit.chunk.start + window.at, hit.chunk.start + window.at + len(window.text)
+    if hit.chunk.kind == "summary":
+        start, end = hit.chunk.start, hit.chunk.end
     return Citation(
         marker=window.passage.marker,
         document=hit.document,
         title=hit.title,
         page=hit.chunk.page,
-        start=window.start,
-        end=window.end,
+        start=start,
+        end=end,
         text=window.text,
         score=round(score, 4),
         sentence=sentence,

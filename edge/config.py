@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from edge.errors import ConfigError
+from edge.sizes import parse_size
 
 T = TypeVar("T")
 
@@ -61,11 +62,14 @@ class IngestConfig:
 class RetrieveConfig:
     top_k: int = 8
     depth: int = 50  # candidates taken from each arm before fusion
+    exact_chunks: int = 5000  # an index of so many chunks is searched exactly, a larger one by sign bits first
     dense_weight: float = 0.5  # 0 is lexical only, 1 is dense only
     floor: float = 0.25  # least calibrated relevance of the best hit; below it the answer is an abstention
 
     def __post_init__(self) -> None:
         _require_positive(self, "top_k", "depth")
+        if self.exact_chunks < 0:
+            raise ValueError("exact_chunks must be 0 or more")
         _require_share(self, "dense_weight", "floor")
 
 
@@ -85,18 +89,42 @@ class AnswerConfig:
 
 
 @dataclass(frozen=True)
+class EngineConfig:
+    prefill_chunk_tokens: int = 64  # tokens of a prompt read in one piece, at most; less where that takes long
+    prefix_caches: int = 1  # generators kept with their keys and values for the next request
+    draft_tokens: int = 6  # most tokens guessed ahead from the prompt; 0 is no speculation
+    draft_ngram: int = 3  # tokens that must match before the prompt is taken as a guess
+    prepare: bool = True  # keep a copy of the weights in this CPU's own layout, mapped instead of unpacked
+    silence_sec: float = 120.0  # a model process that says nothing for so long is ended
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "draft_ngram", "silence_sec")
+        if self.prefill_chunk_tokens < 16:
+            raise ValueError("prefill_chunk_tokens must be 16 or more")
+        if self.prefix_caches < 0 or self.draft_tokens < 0:
+            raise ValueError("prefix_caches and draft_tokens must be 0 or more")
+
+
+@dataclass(frozen=True)
 class EdgeConfig:
     """Everything `edge` can be told, with the defaults that `configs/edge/default.yaml` documents."""
 
     threads: int = 0  # 0: the cores this process may use
+    memory_budget: str | int | None = None  # a size, "256MiB"; None: what the system allows
 
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise ValueError("threads must be 0 or more")
+        if self.memory_budget is not None:
+            try:
+                parse_size(self.memory_budget)
+            except ValueError as error:
+                raise ValueError(f"memory_budget: {error}") from None
 
     ingest: IngestConfig = IngestConfig()
     retrieve: RetrieveConfig = RetrieveConfig()
     answer: AnswerConfig = field(default_factory=AnswerConfig)
+    engine: EngineConfig = EngineConfig()
 
 
 def load(cls: type[T], path: Path) -> T:

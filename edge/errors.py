@@ -15,9 +15,12 @@ EdgeError                     base: exit code 1
 │   ├── DocumentTooLarge      above the limit in the configuration
 │   └── ParserFailed          the parser crashed, hung, or went over its memory limit
 ├── PromptTooLong             the question does not fit the context; says by how many tokens
+├── BudgetExceeded            the memory budget does not hold what is to be loaded; says what would fit
 ├── EngineError               the model cannot be loaded or fails while generating
 ├── SourceError               a base model cannot be fetched, or its hash is wrong
 │   └── OfflineError          it would need the network, which EDGE_OFFLINE=1 forbids or which does not answer
+├── ResultError               a benchmark's result file is missing, damaged, or of another schema
+├── PeerError                 the peer of a benchmark is down, slow, or answers nonsense
 └── BuildError                a stage of `edge optimize run` failed; names its log
     └── GateError             the build works but lost too much quality: not packaged (exit 4)
 """
@@ -87,6 +90,10 @@ class PromptTooLong(EdgeError):
     pass
 
 
+class BudgetExceeded(EdgeError):
+    pass
+
+
 class EngineError(EdgeError):
     pass
 
@@ -96,6 +103,14 @@ class SourceError(EdgeError):
 
 
 class OfflineError(SourceError):
+    pass
+
+
+class ResultError(EdgeError):
+    pass
+
+
+class PeerError(EdgeError):
     pass
 
 

@@ -34,19 +34,23 @@ def rss_peak_bytes() -> int:
 
     `VmHWM`, not getrusage's maxrss: that one begins at the size of whoever started this process.
     """
-    return _status_bytes("VmHWM")
+    return status_bytes("VmHWM")
 
 
 def private_bytes() -> int:
     """Memory of this process that no file backs, in bytes (`RssAnon`): heap and arenas, not mapped weights."""
-    return _status_bytes("RssAnon")
+    return status_bytes("RssAnon")
 
 
-def _status_bytes(key: str) -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+def status_bytes(key: str, pid: int | str = "self") -> int:
+    """A size in bytes from /proc/PID/status, such as `VmRSS`, `VmHWM`, `RssAnon`.
+
+    :raises OSError: there is no such process any more, or this is not Linux.
+    """
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {key}: memory can be measured on Linux only")
+    raise OSError(f"/proc/{pid}/status has no {key}: memory can be measured on Linux only")
 
 
 def _cpu_quotas(root: Path) -> Iterator[float]:

@@ -4,6 +4,10 @@ Each arm proposes `depth` candidates: the nearest vectors, and the best chunks b
 gets both scores, whichever arm found it, and the fused score is their weighted sum. Both are absolute: a cosine, and a
 BM25 divided by what a perfect chunk would get, so a question with no good chunk has no good score. Rank fusion (RRF)
 throws that away, and on long documents it was worse than its better arm; docs/decisions.md has the figures.
+
+The best few are then judged: a chunk is as good as the one or two sentences of it that answer, and its other sentences
+blur its vector. So the sentences that share most terms with the question are embedded by themselves, and the nearest
+one's cosine is added to the fused score.
 """
 
 from __future__ import annotations
@@ -23,11 +27,11 @@ from edge import lexical
 from edge.config import RetrieveConfig
 from edge.errors import UsageError
 from edge.ingest.chunk import embedding_text
-from edge.sentences import sentences
+from edge.sentences import neighbours, sentences
 from edge.store.chunks import Store
 from edge.store.filters import Filter
 from edge.store.search import Found, Searcher, Statistics
-from edge.types import Hit
+from edge.types import Hit, Near
 
 # BM25 (Robertson & Zaragoza 2009, "The Probabilistic Relevance Framework"); k1 and b as in Anserini's defaults, which
 # suit chunks of like length. A pair of neighbouring question terms found side by side counts PAIR of a term of its
@@ -36,10 +40,14 @@ K1 = 0.9
 B = 0.4
 PAIR = 0.3
 
+# Judging embeds at most JUDGED * WINDOWS short texts when the question comes.
+JUDGED = 8  # best hits by fused score that are judged
+WINDOWS = 3  # runs of one or two sentences that are embedded of each
+NEAREST = 0.5  # weight of the nearest one's cosine, against 1 of the fused score
+
 # Logistic regression of "this hit holds an answer" on two scores, as scripts/fit_relevance.py fits it on xquad_en_dev
-# and covidqa_dev over random parts of them. The cosine of the nearest sentence tells more than that of the whole chunk,
-# whose other sentences blur it; but it has to be computed when the question comes.
-JUDGED = 2  # best hits that are judged so
+# and covidqa_dev over random parts of them.
+CALIBRATED = 2  # best judged hits that get a relevance: the more are asked, the likelier one of them is near by chance
 RELEVANCE_BIAS = -6.68
 RELEVANCE_CLOSEST = 7.87
 RELEVANCE_LEXICAL = 5.38
@@ -73,7 +81,7 @@ class Weights:
 def retrieve(
     question: str, store: Store, embedder: QueryEmbedder, config: RetrieveConfig, where: Filter | None = None
 ) -> list[Hit]:
-    """The best `config.top_k` chunks for a question, best first, with their scores; the first `JUDGED` with relevance.
+    """The best `config.top_k` chunks for a question, best first, with their scores; see `judge` for their order.
 
     Chunks with the same text count once, so that copies of a file do not fill the prompt.
 
@@ -83,17 +91,37 @@ def retrieve(
     hits = candidates(question, store, embedder, config, where or Filter())
     hits.sort(key=lambda hit: (-hit.score, hit.chunk_id))
     distinct = {" ".join(hit.chunk.text.split()): hit for hit in reversed(hits)}
-    best = [hit for hit in hits if distinct[" ".join(hit.chunk.text.split())] is hit][: config.top_k]
-    vector = embedder.embed_query(question)
-    return [judge(hit, vector, embedder) for hit in best[:JUDGED]] + best[JUDGED:]
+    best = [hit for hit in hits if distinct[" ".join(hit.chunk.text.split())] is hit]
+    return judge(best, question, embedder)[: config.top_k]
 
 
-def judge(hit: Hit, question: NDArray[np.float32], embedder: QueryEmbedder) -> Hit:
-    """The hit with its nearest sentence's cosine and its relevance; `question` is float32 (dim,), unit length."""
-    text = hit.chunk.text
-    vectors = embedder.embed_documents([text[start:end] for start, end in sentences(text)])
-    closest = float(np.max(vectors @ question, initial=-1.0))
-    return dataclasses.replace(hit, closest=closest, relevance=relevance(closest, hit.lexical))
+def judge(hits: Sequence[Hit], question: str, embedder: QueryEmbedder) -> list[Hit]:
+    """The hits, best by fused score first, in the order that their nearest sentences give the first `JUDGED` of them.
+
+    Those have `near` and `closest`; the first `CALIBRATED` have `relevance` as well.
+    """
+    first = hits[:JUDGED]
+    windows = [promising(hit.chunk.text, question, hit.language) for hit in first]
+    texts = {hit.chunk.text[a:b]: None for hit, spans in zip(first, windows, strict=True) for a, b in spans}
+    if not texts:
+        return list(hits)
+    vectors = embedder.embed_documents(list(texts)) @ embedder.embed_query(question)
+    cosines = dict(zip(texts, map(float, vectors), strict=True))
+    judged = []
+    for hit, spans in zip(first, windows, strict=True):
+        near = tuple(Near(a, b, cosines[hit.chunk.text[a:b]]) for a, b in spans)
+        judged.append(dataclasses.replace(hit, near=near, closest=max((n.cosine for n in near), default=-1.0)))
+    judged.sort(key=lambda hit: -(hit.score + NEAREST * (hit.closest or 0.0)))
+    calibrated = [_calibrated(hit) for hit in judged[:CALIBRATED]]
+    return [*calibrated, *judged[CALIBRATED:], *hits[JUDGED:]]
+
+
+def promising(text: str, question: str, language: str) -> list[tuple[int, int]]:
+    """The `WINDOWS` runs of one or two sentences that hold most of the question's terms; the first of equals. (pure)"""
+    asked = frozenset(lexical.query(question, language).terms)
+    held = {span: asked.intersection(lexical.terms(text[slice(*span)], language)) for span in sentences(text)}
+    counts = {(run[0][0], run[-1][1]): len(set().union(*(held[span] for span in run))) for run in neighbours(held)}
+    return sorted(counts, key=lambda span: -counts[span])[:WINDOWS]
 
 
 def candidates(
@@ -103,7 +131,7 @@ def candidates(
     if not question.strip():
         raise UsageError("the question is empty")
     vector = embedder.embed_query(question)
-    searcher = Searcher(store)
+    searcher = Searcher(store, config.exact_chunks)
     with searcher.snapshot():
         queries = {language: lexical.query(question, language) for language in searcher.languages()}
         words = list(dict.fromkeys(term for query in queries.values() for term in query.terms))
@@ -151,6 +179,10 @@ def lexical_score(terms: Sequence[str], weights: Weights, statistics: Statistics
 def fuse(dense: float, lexical: float, dense_weight: float) -> float:
     """The score that orders hits: a convex combination of two absolute scores. (pure)"""
     return dense_weight * dense + (1 - dense_weight) * lexical
+
+
+def _calibrated(hit: Hit) -> Hit:
+    return dataclasses.replace(hit, relevance=relevance(hit.closest or 0.0, hit.lexical))
 
 
 def relevance(closest: float, lexical: float) -> float:

@@ -6,7 +6,9 @@ closes a sentence too, unless the line was merely full (see `edge.ingest.lines.s
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Collection, Iterator
 
 from edge.ingest.lines import soft_ends
 
@@ -42,6 +44,13 @@ def sentences(text: str) -> list[tuple[int, int]]:
         start = match.end()
     _append(spans, text, start, len(text))
     return spans
+
+
+def neighbours(spans: Collection[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], ...]]:
+    """Every sentence alone, then every two that follow each other: what evidence may consist of."""
+    ordered = list(spans)
+    yield from ((span,) for span in ordered)
+    yield from itertools.pairwise(ordered)
 
 
 def _is_abbreviation(text: str, start: int, end: re.Match[str]) -> bool:

@@ -55,6 +55,15 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Near:
+    """One or two neighbouring sentences of a chunk, and how near the question they are."""
+
+    start: int  # in the chunk's text
+    end: int
+    cosine: float  # -1..1
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """A chunk that was found, with every score that led to it."""
 
@@ -67,8 +76,9 @@ class Hit:
     dense: float  # cosine of query and chunk, -1..1
     lexical: float  # BM25 as a share of its bound for the query: 0 where no query term occurs, about 1 where all do
     score: float  # fused, about 0..1
-    closest: float | None = None  # cosine of the query and the chunk's nearest sentence; None beyond the first few hits
-    relevance: float | None = None  # calibrated probability that the chunk holds an answer, 0..1; None likewise
+    closest: float | None = None  # cosine of the query and the nearest of `near`; None beyond the first few hits
+    relevance: float | None = None  # calibrated probability that it holds an answer, 0..1; None beyond the best two
+    near: tuple[Near, ...] = ()  # the most promising sentences; empty beyond the first few hits
 
 
 @dataclass(frozen=True, slots=True)

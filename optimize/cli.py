@@ -64,8 +64,7 @@ def run(recipe: str | None, out: Path | None, as_json: bool) -> None:
 @optimize.command()
 def recipes() -> None:
     """List the recipes that come with the project."""
-    _check_installed()
-    from optimize.recipe import DEFAULT, shipped
+    from optimize.shipped import DEFAULT, shipped
 
     for name, path in shipped().items():
         click.echo(f"{name}{' (default)' if name == DEFAULT else ''}\t{path}")

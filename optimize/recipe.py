@@ -10,10 +10,8 @@ from typing import Any, Literal
 from edge.config import load
 from edge.errors import ConfigError
 from optimize.embedder import EmbedderRecipe
+from optimize.shipped import DEFAULT, shipped
 from optimize.sources import Source
-
-DEFAULT = "cpu-int8"
-"""The shipped recipe that `edge optimize run` takes when none is named; docs/decisions.md says why."""
 
 _SELECTORS = ("last_matmul", "mixed_layers")
 
@@ -38,7 +36,7 @@ class ModelRecipe:
     accuracy_level: int = 4  # 1: fp32 activations, 4: int8 activations
     symmetric: bool = True
     shared_embeddings: bool = True  # one quantized table for the embedding and the LM head
-    prune_lm_head: bool = True  # logits of the last token only
+    logits_rows: int = 1  # last positions of a step that get logits; 0: all
     fuse_mlp_gate_up: bool = True
     kv_cache: Literal["float32", "int8"] = "float32"
     context_tokens: int = 2048  # prompt and answer together
@@ -52,6 +50,8 @@ class ModelRecipe:
             raise ValueError(f"mixed_precision knows {', '.join(_SELECTORS)}, not {', '.join(unknown)}")
         if self.precision != "int4" and self.mixed_precision:
             raise ValueError("mixed_precision raises parts of an int4 build; it needs precision: int4")
+        if self.logits_rows < 0:
+            raise ValueError("logits_rows must be 0 (all) or more")
         if self.context_tokens < 256:
             raise ValueError("context_tokens must be at least 256")
 
@@ -91,13 +91,7 @@ class Recipe:
     gate: GateRecipe
 
 
-def shipped() -> dict[str, Path]:
-    """The recipes that come with the project: name -> file."""
-    folder = Path(__file__).resolve().parents[1] / "configs" / "optimize"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def load_recipe(name_or_path: str) -> Recipe:
+def load_recipe(name_or_path: str = DEFAULT) -> Recipe:
     """Read a recipe by the name of a shipped one or by its path; relative paths inside it start at its folder.
 
     :raises ConfigError: there is no such recipe, or it does not fit; names file and line.

@@ -1,8 +1,12 @@
 """A stage reads one parent and writes a new folder: whole, or not at all.
 
 The folder's name is the sha256 of everything the stage read, so a second run finds it and does nothing. A stage works
-in `<name>.partial` under a lock, writes `stage.json` (the hashes of its files) last, and renames. A killed build leaves
-only a `.partial` folder, which the next run removes.
+in `<name>.partial` under a lock, brings its files to the disk, writes `stage.json` (the hashes of its files) last, and
+renames. A killed build leaves only a `.partial` folder, which the next run removes.
+
+A finished stage is used again where its files are what the record says. Reading half a gigabyte to know that takes a
+second or more, so a file is read again only when its size or its time of change is not the one it had when it was last
+hashed.
 """
 
 from __future__ import annotations
@@ -66,8 +70,8 @@ def run_stage(name: str, reads: dict[str, Any], build: Callable[[Path], None], n
             with disk.explained(partial):
                 build(partial)
                 files = hash_folder(partial)
-                sizes = {path: (partial / path).stat().st_size for path in files}
-                write_atomic(partial / RECORD, json.dumps({"reads": to_plain(reads), "files": files, "bytes": sizes}))
+                _bring_to_disk(partial)  # after hashing: the kernel has written much of it meanwhile
+                _write_record(partial, to_plain(reads), files)
                 partial.replace(folder)
                 sync_directory(folder.parent)
         except BaseException:
@@ -107,16 +111,40 @@ def hash_folder(folder: Path) -> dict[str, str]:
 
 
 def _finished(folder: Path) -> tuple[str, dict[str, str]] | None:
-    """Digest and files of a finished stage. Sizes are checked here, hashes when the bundle is packaged."""
+    """Digest and files of a finished stage; None where a file is missing, or is not what the stage wrote."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    for path, size in record["bytes"].items():
-        file = folder / path
-        if not file.is_file() or file.stat().st_size != size:
+        files, seen = dict(record["files"]), dict(record.get("seen", {}))
+        touched = [path for path in files if seen.get(path) != _stamp(folder / path)]
+        if any(sha256_file(folder / path) != files[path] for path in touched):
             return None
-    return digest_of(record["files"]), record["files"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if touched:  # copied, or restored from a backup: the same bytes at another time
+        _write_record(folder, record["reads"], files)
+    return digest_of(files), files
+
+
+def _write_record(folder: Path, reads: Any, files: dict[str, str]) -> None:
+    seen = {path: _stamp(folder / path) for path in files}
+    write_atomic(folder / RECORD, json.dumps({"reads": reads, "files": files, "seen": seen}))
+
+
+def _stamp(file: Path) -> list[int]:
+    """What changes when a file is written to: its size in bytes, and the time of its last change in nanoseconds."""
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _bring_to_disk(folder: Path) -> None:
+    """Make everything below `folder` survive a power cut."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_directory(path)
+        else:
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+    sync_directory(folder)
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""The long runs of scripts/qualify, each written down as one dated JSON file with its environment inside."""
+"""The long runs of scripts/qualify, each written down as one dated JSON file with its environment inside.
+
+The file is written anew after each SQuAD file, so what is done is not lost when the rest is interrupted.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +21,57 @@ from _environment import ROOT, environment
 from edge.files import write_atomic
 
 
-def retrieval(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    return [_script("eval_retrieval.py", str(file)) for file in arguments.files]
+class Failed(Exception):
+    """A measuring script ended with this exit code."""
+
+    def __init__(self, name: str, code: int) -> None:
+        super().__init__(f"{name} ended with exit code {code}")
+        self.code = code
 
 
-def answers(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    more = ["--seed", str(arguments.seed)] + (["--limit", str(arguments.limit)] if arguments.limit else [])
-    return [_script("eval_answers.py", str(file), *more) for file in arguments.files]
+def retrieval(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    for file in arguments.files:
+        yield _script("eval_retrieval.py", str(file), *_bundle(arguments))
 
 
-def ingest(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    variables = {"EDGE_KILL_POINTS": str(arguments.points), "EDGE_KILL_SEED": str(arguments.seed)}
-    started = time.monotonic()
-    call = [sys.executable, "-m", "pytest", "-q", "tests/process/test_ingest_kill.py"]
-    done = subprocess.run(call, cwd=ROOT, env={**os.environ, **variables}, check=False)
-    seconds = round(time.monotonic() - started, 1)
-    return [{"points": arguments.points, "passed": done.returncode == 0, "seconds": seconds}]
+def answers(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    more = ["--seed", str(arguments.seed), "--resume"]
+    more += ["--limit", str(arguments.limit)] if arguments.limit else []
+    for file in arguments.files:
+        print(file.name, file=sys.stderr)
+        yield _script("eval_answers.py", str(file), *more, *_bundle(arguments))
+
+
+def ingest(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        said = Path(folder) / "killed.json"
+        variables = {"EDGE_KILL_POINTS": str(arguments.points), "EDGE_KILL_SEED": str(arguments.seed)}
+        started = time.monotonic()
+        call = [sys.executable, "-m", "pytest", "-q", "-s", "tests/process/test_ingest_kill.py"]
+        variables["EDGE_KILL_REPORT"] = str(said)
+        done = subprocess.run(call, cwd=ROOT, env={**os.environ, **variables}, stdout=sys.stderr, check=False)
+        seconds = round(time.monotonic() - started, 1)
+        killed = json.loads(said.read_text(encoding="utf-8")) if said.exists() else {}
+    yield {"points": arguments.points, "passed": done.returncode == 0, "seconds": seconds, **killed}
+
+
+def _bundle(arguments: argparse.Namespace) -> list[str]:
+    return ["--bundle", str(arguments.bundle)] if arguments.bundle else []
 
 
 def _script(name: str, *arguments: str) -> dict[str, Any]:
     call = [sys.executable, str(ROOT / "scripts" / name), *arguments, "--json"]
     done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
-        raise SystemExit(f"{name} failed with exit code {done.returncode}")
+        raise Failed(name, done.returncode)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def unused(folder: Path, stem: str) -> Path:
+    """A file name that is not taken: a second run on one day writes beside the first."""
+    names = (f"{stem}.json", *(f"{stem}-{number}.json" for number in range(2, 1000)))
+    return next(folder / name for name in names if not (folder / name).exists())
 
 
 def main() -> int:
@@ -51,14 +82,25 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--points", type=int, default=200)
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks", help="folder of the result")
     arguments = parser.parse_args()
     if arguments.name != "ingest" and not arguments.files:
         parser.error(f"{arguments.name} needs at least one SQuAD file")
     made_on = environment()  # before the runs, so that the file itself is not what makes the checkout dirty
-    results = runs[arguments.name](arguments)
-    out = ROOT / "docs" / "benchmarks" / f"{made_on['date']}-{arguments.name}.json"
-    write_atomic(out, json.dumps({"environment": made_on, "seed": arguments.seed, "results": results}, indent=2) + "\n")
-    print(out.relative_to(ROOT))
+    out = unused(arguments.out, f"{made_on['date']}-{arguments.name}")
+    results: list[dict[str, Any]] = []
+    try:
+        for result in runs[arguments.name](arguments):
+            results.append(result)
+            found = {"environment": made_on, "seed": arguments.seed, "results": results}
+            write_atomic(out, json.dumps(found, indent=2) + "\n")
+    except (Failed, KeyboardInterrupt) as error:
+        kept = f"results of {len(results)} file(s) are in {out}" if results else "no file was finished"
+        why = str(error) or "interrupted (of answers, nothing is lost: the same command goes on)"
+        print(f"{why}; {kept}", file=sys.stderr)
+        return error.code if isinstance(error, Failed) else 130
+    print(out)
     return 0 if all(result.get("passed", True) for result in results) else 1
 
 

@@ -10,9 +10,7 @@ of them; figures are medians. Writes docs/benchmarks/<date>-quantization.json an
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,9 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from _environment import environment
+
 from edge.config import to_plain
 from edge.files import write_atomic
-from edge.machine import cores
+from edge.machine import cores, rss_peak_bytes
 from optimize import child, measure, pipeline
 from optimize.olive_runner import TOOLS
 from optimize.recipe import DEFAULT, ModelRecipe, load_recipe
@@ -61,6 +61,7 @@ def main() -> None:
         print(json.dumps(speed(given.speed)))
         return
     child.quiet()
+    made_on = environment() | {"tools": tools(*TOOLS)}  # before the runs: the file itself makes the checkout dirty
     build = pipeline.Build(load_recipe(DEFAULT), lambda stage, state: print(f"  {stage}: {state}", file=sys.stderr))
     parent = build.parent()
     rows, folders = {}, {}
@@ -82,9 +83,8 @@ def main() -> None:
         }
     for name, figures in timed(folders).items():
         rows[name] |= figures
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    target = given.out / f"{today}-quantization.json"
-    write_atomic(target, json.dumps({"date": today, "environment": environment(), "rows": rows}, indent=2) + "\n")
+    target = given.out / f"{made_on['date']}-quantization.json"
+    write_atomic(target, json.dumps({"environment": made_on, "rows": rows}, indent=2) + "\n")
     print(table(rows))
     print(target, file=sys.stderr)
 
@@ -103,7 +103,7 @@ def timed(folders: dict[str, Path]) -> dict[str, dict[str, float]]:
 
 
 def speed(folder: Path) -> dict[str, float]:
-    """Prefill and decode rate of one load, tokens per second, and the highest resident set, MiB."""
+    """Prefill and decode rate of one load, tokens per second, and the highest resident set, bytes."""
     child.quiet()
     import onnxruntime_genai as og
 
@@ -126,20 +126,8 @@ def speed(folder: Path) -> dict[str, float]:
     return {
         "prefill_tok_per_sec": PROMPT_TOKENS / (first - started),
         "decode_tok_per_sec": (NEW_TOKENS - 1) / (ended - first),
-        "peak_rss_mib": peak_rss_bytes() / 2**20,
+        "rss_peak_bytes": rss_peak_bytes(),
     }
-
-
-def peak_rss_bytes() -> int:
-    """Highest resident set of this process. (getrusage would count what the process was before exec, too.)"""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-
-
-def environment() -> dict[str, Any]:
-    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                  if line.startswith("model name")), platform.machine())  # fmt: skip
-    return {"cpu": model, "cores": cores(), "python": platform.python_version(), "tools": tools(*TOOLS)}
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
@@ -152,7 +140,8 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
         lines.append(
             f"| {name} | {row['size_bytes'] / 1e6:.0f} | {row['kl_nats']:.4f} | x{row['perplexity_ratio']:.3f} "
             f"| {row['top1_agreement']:.3f} | {row['greedy_agreement']:.2f} | {row['prefill_tok_per_sec']:.0f} "
-            f"| {row['decode_tok_per_sec']:.0f} | {row['private_bytes'] / 2**20:.0f} | {row['peak_rss_mib']:.0f} |"
+            f"| {row['decode_tok_per_sec']:.0f} | {row['private_bytes'] / 2**20:.0f} "
+            f"| {row['rss_peak_bytes'] / 2**20:.0f} |"
         )
     return "\n".join(lines)
 

@@ -6,7 +6,7 @@
 FILE.json is in SQuAD format. Each context becomes a document of a temporary index, made by the chunker, the embedder
 and the store that ship; each question goes through the retriever that ships. A hit is a chunk of the right document
 that holds the whole span of an annotated answer. Printed are recall@1, 3, 5, 10 and MRR over the candidates, ordered by
-each arm's score alone and by the fused score.
+each arm's score alone, by the fused score, and as judged: by what `edge ask` packs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import _squad
 from edge.box import Box
 from edge.config import EdgeConfig
 from edge.errors import EdgeError
-from edge.retrieve import candidates
+from edge.retrieve import candidates, judge
 from edge.store.chunks import Store
 from edge.store.filters import Filter
 from edge.types import Hit
@@ -35,12 +35,17 @@ ARMS: dict[str, Callable[[Hit], float]] = {
     "bm25": lambda hit: hit.lexical,
     "fused": lambda hit: hit.score,
 }
+JUDGED = "judged"  # the fused order, after the nearest sentences of its best hits were looked at: what `edge ask` packs
 CUTS = (1, 3, 5, 10)
 
 
 def rank(hits: Sequence[Hit], score: Callable[[Hit], float], question: _squad.Question) -> int | None:
     """The rank, from 1, of the first hit that holds an answer; None where no candidate does."""
     ordered = sorted(hits, key=lambda hit: (-score(hit), hit.chunk_id))
+    return first(ordered, question)
+
+
+def first(ordered: Sequence[Hit], question: _squad.Question) -> int | None:
     return next((place for place, hit in enumerate(ordered, 1) if holds(hit, question)), None)
 
 
@@ -73,19 +78,21 @@ def evaluate(path: Path, embedder: Any, config: EdgeConfig, *, fingerprint: str,
         "chunks": report.chunks,
         "chunks_per_sec": round(report.chunks_per_sec, 1),
         "retrieve_ms": round(1000 * seconds / len(questions), 1),
-        **{arm: {key: round(value, 4) for key, value in summary(ranks[arm]).items()} for arm in ARMS},
+        **{arm: {key: round(value, 4) for key, value in summary(ranks[arm]).items()} for arm in ranks},
     }
 
 
 def _ask_all(
     questions: Sequence[_squad.Question], store: Store, embedder: Any, config: EdgeConfig
 ) -> tuple[dict[str, list[int | None]], float]:
-    ranks: dict[str, list[int | None]] = {arm: [] for arm in ARMS}
+    ranks: dict[str, list[int | None]] = {arm: [] for arm in (*ARMS, JUDGED)}
     started = time.perf_counter()
     for question in questions:
         hits = candidates(question.text, store, embedder, config.retrieve, Filter())
         for arm, score in ARMS.items():
             ranks[arm].append(rank(hits, score, question))
+        hits.sort(key=lambda hit: (-hit.score, hit.chunk_id))
+        ranks[JUDGED].append(first(judge(hits, question.text, embedder), question))
     return ranks, time.perf_counter() - started
 
 
@@ -94,7 +101,7 @@ def show(result: dict[str, Any]) -> str:
     lines = [f"{result['file']}: {result['documents']} documents, {result['chunks']} chunks, "
              f"{result['questions']} questions, {result['retrieve_ms']} ms each"]  # fmt: skip
     lines.append(f"{'':6}" + "".join(f"{f'recall@{cut}':>11}" for cut in CUTS) + f"{'MRR':>11}")
-    lines += [f"{arm:6}" + "".join(f"{value:11.3f}" for value in result[arm].values()) for arm in ARMS]
+    lines += [f"{arm:6}" + "".join(f"{value:11.3f}" for value in result[arm].values()) for arm in (*ARMS, JUDGED)]
     return "\n".join(lines)
 
 

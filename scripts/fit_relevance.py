@@ -5,8 +5,8 @@
 
 FILE.json is in SQuAD format. For random parts of its documents, small ones too, a question whose document is in it can
 be answered, and one whose document was left out cannot. A logistic regression tells them apart by two scores of the
-best judged hit: the cosine of its nearest sentence, and BM25. Every part counts the same. The table is cross-validated:
-the coefficients come from the questions on one half of the documents, the shares from the other half.
+best hit: the cosine of its nearest sentence, and BM25. Every part counts the same. The table is cross-validated: the
+coefficients come from the questions on one half of the documents, the shares from the other half.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def samples(path: Path, embedder: Remembering, config: EdgeConfig, rng: random.R
                         kind = [q for q in questions if q.spans and (q.source in inside) is answerable]
                         for question in rng.sample(kind, min(QUESTIONS, len(kind))):
                             hits = retrieve(question.text, store, embedder, config.retrieve)
-                            scores = [(hit.closest, hit.lexical) for hit in hits if hit.closest is not None]
+                            scores = [(hit.closest or 0.0, hit.lexical) for hit in hits if hit.relevance is not None]
                             group = f"{path.stem} {size}"
                             best = max(scores, key=sum, default=(0.0, 0.0))
                             found.append(Sample(group, half[question.source], answerable, *best))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.box import Box, Mode
-from edge.cli.common import json_option, print_json, with_box
+from edge.cli.common import json_option, memory_budget_option, print_json, with_box
 from edge.cli.show import answer_json, explain_json, print_answer, print_explanation
 from edge.errors import EdgeError, UsageError
 
@@ -30,6 +30,7 @@ ABSTAINED = 3
 @click.option("--explain", is_flag=True, help="Show every hit with its scores, what was packed, and the prompt.")
 @click.option("--batch", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help='A file of {"id", "question"} lines; prints one JSON line for each.')  # fmt: skip
+@memory_budget_option
 @json_option
 @with_box
 def ask(
@@ -57,7 +58,7 @@ def ask(
 
 def _ask_one(box: Box, question: str, mode: Mode, where: Filter, explain: bool, as_json: bool) -> int:
     streaming = sys.stdout.isatty() and not as_json
-    answer = box.ask(question, mode=mode, where=where, on_token=echo_draft if streaming else None)
+    answer = box.ask(question, mode=mode, where=where, on_token=echo_draft if streaming else None, last=True)
     if as_json:
         print_json(answer_json(answer) | (explain_json(answer) if explain else {}))
     else:

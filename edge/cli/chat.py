@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge.box import Box
-from edge.cli.common import json_option, print_json, with_box
+from edge.cli.common import json_option, memory_budget_option, print_json, with_box
 from edge.errors import PromptTooLong, UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--filter", "filters", multiple=True, metavar="KEY=VALUE", help="As for `edge ask`.")
+@memory_budget_option
 @json_option
 @with_box
 def chat(box: Box, filters: tuple[str, ...], as_json: bool) -> int:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 import click
 
 from edge.box import Box
+from edge.errors import UsageError
+from edge.sizes import parse_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,19 +26,38 @@ _PATH = click.Path(path_type=Path)
 
 
 def with_box(command: Callable[Concatenate[Box, P], R]) -> Callable[P, R]:
-    """Add `--bundle --index --config`; the command gets the box as its first argument, closed when it ends."""
+    """Add `--bundle --index --config`; the command gets the box as its first argument, closed when it ends.
+
+    `--memory-budget` is the box's too, where `memory_budget_option` stands above.
+    """
 
     @click.option("--bundle", type=_PATH, help="Folder of the bundle.  [default: bundle in the home folder]")
     @click.option("--index", type=_PATH, help="File of the index.  [default: index.db in the home folder]")
     @click.option("--config", type=_PATH, help="Configuration (YAML).  [default: config.yaml in the home folder]")
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        paths: dict[str, Any] = {name: kwargs.pop(name) for name in ("bundle", "index", "config")}
-        with Box.open(**paths) as box:
+        settings: dict[str, Any] = {name: kwargs.pop(name) for name in ("bundle", "index", "config")}
+        settings["memory_budget"] = kwargs.pop("memory_budget", None)
+        with Box.open(**settings, on_note=print_note) as box:
             return command(box, *args, **kwargs)
 
     return wrapped
 
+
+def _checked_size(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    try:
+        return None if value is None else str(parse_size(value))
+    except ValueError as error:
+        raise UsageError(f"--memory-budget: {error}") from None
+
+
+memory_budget_option = click.option(
+    "--memory-budget",
+    metavar="SIZE",
+    callback=_checked_size,
+    help="Memory that this command and the processes it starts may take, such as 256MiB.  "
+    "[default: memory_budget of the configuration, else what the system allows]",
+)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else.")
 
@@ -52,6 +73,11 @@ def print_error(message: str, kind: str, exit_code: int) -> None:
     click.echo(f"edge: {message}", err=True)
     if "--json" in sys.argv[1:]:
         print_json({"error": message, "kind": kind, "exit_code": exit_code})
+
+
+def print_note(message: str) -> None:
+    """What a person should know though nothing failed, on stderr."""
+    click.echo(f"edge: note: {message}", err=True)
 
 
 def console() -> Console:

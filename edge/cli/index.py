@@ -6,12 +6,18 @@ import fnmatch
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edge.box import Box
 from edge.cli.common import human_bytes, json_option, print_json, short, with_box
 from edge.errors import UsageError
+
+if TYPE_CHECKING:
+    from edge.store.recall import Recall
+
+SEARCHES = {"exact": "all are compared", "signs": "some hundred are compared, found by sign bits kept in memory"}
 
 
 @click.group()
@@ -21,26 +27,57 @@ def index() -> None:
 
 @index.command()
 @click.option("--documents", "list_documents", is_flag=True, help="List the documents too.")
+@click.option("--check", "with_check", is_flag=True, help="Measure what a search of the vectors finds against exact.")
 @json_option
 @with_box
-def status(box: Box, list_documents: bool, as_json: bool) -> int:
+def status(box: Box, list_documents: bool, with_check: bool, as_json: bool) -> int:
     """Print what is in the index."""
+    from edge.store.recall import check
     from edge.store.upkeep import status as read_status
 
     store = box.open_store(any_identity=True)
-    state = read_status(store)
+    exact_chunks = box.config.retrieve.exact_chunks
+    state = read_status(store, exact_chunks)
     sources = sorted(store.known()) if list_documents else []
+    measured = check(store, exact_chunks) if with_check else None
     if as_json:
-        print_json(asdict(state) | ({"sources": sources} if list_documents else {}))
+        listed = {"sources": sources} if list_documents else {}
+        print_json(asdict(state) | listed | ({"check": _plain(measured)} if with_check else {}))
         return 0
     click.echo(f"{state.path}: {state.documents} documents, {state.chunks} chunks, {human_bytes(state.bytes)}")
     for name, counts in (("types", state.types), ("languages", state.languages)):
         click.echo(f"{name:<10} " + ", ".join(f"{key} {count}" for key, count in counts.items()))
     click.echo(f"embedder   {state.embedder[:16]} ({state.dim} dimensions)")
     click.echo(f"unused     {human_bytes(state.unused_bytes)}" + (": compact pays" if state.compact_pays else ""))
+    memory = f", at most {human_bytes(state.resident_bytes)} of memory" if state.resident_bytes else ""
+    click.echo(f"vectors    {SEARCHES[state.search]}{memory}")
+    if with_check:
+        click.echo(f"check      {_sentence(measured)}")
     for source in sources:
         click.echo(f"  {short(source)}")
     return 0
+
+
+def _plain(measured: Recall | None) -> dict[str, int | float] | None:
+    """What `--check --json` prints; None where there are too few chunks."""
+    if measured is None:
+        return None
+    return {
+        "queries": measured.queries,
+        f"recall_at_{measured.depth}": round(measured.recall, 4),
+        "search_sec_p50": measured.search_sec_p50,
+        "exact_sec_p50": measured.exact_sec_p50,
+    }
+
+
+def _sentence(measured: Recall | None) -> str:
+    if measured is None:
+        return "too few chunks to compare"
+    ms, exact_ms = 1000 * measured.search_sec_p50, 1000 * measured.exact_sec_p50
+    return (
+        f"recall@{measured.depth} {measured.recall:.4f} against the exact search, {measured.queries} questions made of "
+        f"chunks; {ms:.1f} ms, exact {exact_ms:.1f} ms (medians)"
+    )
 
 
 @index.command()

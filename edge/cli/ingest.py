@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge.box import Box
-from edge.cli.common import console, json_option, print_json, short, with_box
+from edge.cli.common import console, json_option, memory_budget_option, print_json, short, with_box
 
 if TYPE_CHECKING:
     from edge.ingest.index import IngestReport, Progress
@@ -25,6 +25,7 @@ SHOWN = 20  # failed or skipped files listed one by one
 @click.option("--language", metavar="CODE", help="ISO 639-1 code of all of them.  [default: detected for each]")
 @click.option("--tag", "tags", multiple=True, help="Mark the documents, for `--filter tag=...`; repeatable.")
 @click.option("--summaries", is_flag=True, help="Add an extractive summary of each document as an entry of its own.")
+@memory_budget_option
 @json_option
 @with_box
 def ingest(
@@ -46,13 +47,14 @@ def ingest(
 
     if not all(names):
         raise UsageError("a path is empty: it would mean this folder; write . for that")
+    settings = box.ingest_config()
     store = box.open_store(create=True)
     with progress_bar(hidden=as_json) as on_progress:
         report = run(
             [Path(name) for name in names],
             store,
             box.embedder,
-            box.config.ingest,
+            settings,
             prune=prune,
             language=language,
             tags=tags,

@@ -19,8 +19,10 @@ COMMANDS = {
     "ingest": ("edge.cli.ingest:ingest", "Read files and folders into the index."),
     "ask": ("edge.cli.ask:ask", "Ask a question about the documents, or a file of them."),
     "chat": ("edge.cli.chat:chat", "Hold a conversation about the documents."),
+    "plan": ("edge.cli.plan:plan", "Show what answering takes of the memory budget, and what fits."),
     "index": ("edge.cli.index:index", "Look at the index, remove from it, rebuild it, compact it."),
     "bundle": ("edge.cli.bundle:bundle", "Show or verify the bundle."),
+    "bench": ("edge.cli.bench:bench", "Measure this box, alone or beside a peer; compare results, draw them."),
     "doctor": ("edge.cli.doctor:doctor", "Check this machine, the bundle and the index."),
 }
 EXTRAS = {"optimize": "Quantize a model and pack a bundle (extra `optimize`)."}

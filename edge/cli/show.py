@@ -23,6 +23,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         "unsupported": [sentence.text for sentence in answer.sentences if sentence.citation is None],
         "dropped": [_dropped_json(dropped) for dropped in answer.dropped],
         "prompt_tokens": answer.stats.prompt_tokens,
+        "cached_tokens": answer.stats.cached_tokens,
         "completion_tokens": answer.stats.completion_tokens,
         "finish_reason": "abstained" if answer.abstained else answer.stats.finish_reason,
         "retrieve_sec": round(answer.retrieve_sec, 4),

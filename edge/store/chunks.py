@@ -1,14 +1,13 @@
 """The index: documents, their chunks, the chunks' terms and vectors, in one SQLite file.
 
 A document's rows are replaced together in one transaction, so a reader, or whoever comes after a kill, sees the old
-document or the new one. Searching is in search.py, upkeep in upkeep.py; all SQL of the project lives in this folder.
+document or the new one. The rows of texts are in texts.py, of vectors in vectors.py, searching is in search.py, upkeep
+in upkeep.py; all SQL of the project lives in this folder.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -22,12 +21,12 @@ from numpy.typing import NDArray
 
 from edge import lexical
 from edge.errors import StoreMismatch, UsageError
+from edge.store import texts
+from edge.store import vectors as vector_tables
 from edge.store.connect import connect, translated
-from edge.store.migrations import migrate
-from edge.types import Block, Chunk, Document
-
-PIECE_CHARACTERS = 8192  # about what zlib needs to compress well; a hit reads one or two
-VECTORS_PER_BLOCK = 256  # vec0 allocates vectors in blocks of this many; its default, 1024, wastes a small index
+from edge.store.migrations import migrate, require_newest
+from edge.store.resident import Resident
+from edge.types import Chunk, Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +54,7 @@ class Store:
     def __init__(self, connection: apsw.Connection, path: Path) -> None:
         self.connection = connection
         self.path = path
+        self.resident = Resident(connection)
 
     @classmethod
     def open(
@@ -76,7 +76,9 @@ class Store:
             raise UsageError("a new index needs the embedder's fingerprint and dimension and the chunker's version")
         store = cls(connect(path, create=create), path)
         try:
-            if not store.connection.readonly("main"):
+            if store.connection.readonly("main"):
+                require_newest(store.connection, path)
+            else:
                 migrate(store.connection, path)
             if create and fingerprint is not None and dim is not None and chunker is not None:
                 store._establish(Identity(fingerprint, dim, chunker))
@@ -155,11 +157,10 @@ class Store:
         if not np.isfinite(vectors).all():
             raise ValueError(f"{document.source}: the embedder returned vectors that are not finite")
         with self.transaction():
-            identifier = self._write_document(document, settings)
+            identifier = texts.write(self.connection, document, settings)
             old = [id for (id,) in self._rows("SELECT id FROM chunks WHERE document_id = ? ORDER BY id", identifier)]
             self._forget(old)
             self._write_chunks(identifier, chunks, vectors, terms, old)
-            self._reclaim()
 
     def remove(self, sources: Iterable[str]) -> int:
         """Remove documents by source, in one transaction; returns how many there were."""
@@ -170,10 +171,8 @@ class Store:
                 for (identifier,) in found:
                     ids = [id for (id,) in self._rows("SELECT id FROM chunks WHERE document_id = ?", identifier)]
                     self._forget(ids)
-                    self.connection.executemany(f"DELETE FROM {self._vectors} WHERE rowid = ?", [(i,) for i in ids])
                     self.connection.execute("DELETE FROM documents WHERE id = ?", (identifier,))
                     count += 1
-            self._reclaim()
         return count
 
     def known(self) -> dict[str, Known]:
@@ -183,27 +182,13 @@ class Store:
 
     def document(self, source: str) -> Document | None:
         """A stored document with its whole text and its blocks."""
-        found = self._rows(
-            "SELECT id, sha256, type, title, language, date, tags, blocks FROM documents WHERE source = ?", source
-        )
-        if not found:
-            return None
-        identifier, sha256, type_, title, language, date, tags, blocks = found[0]
-        return Document(
-            source=source, sha256=sha256, type=type_, title=title, text=self.text(identifier), language=language,
-            blocks=_unpack_blocks(blocks), date=date, tags=tuple(json.loads(tags)),
-        )  # fmt: skip
+        with translated(self.path):
+            return texts.read(self.connection, source)
 
     def text(self, document_id: int, start: int = 0, end: int | None = None) -> str:
-        """A span of a document's extracted text; only the pieces that it touches are read."""
-        first = start - start % PIECE_CHARACTERS
-        last = end if end is not None else 2**62
-        rows = self._rows(
-            "SELECT content FROM pieces WHERE document_id = ? AND start >= ? AND start < ? ORDER BY start",
-            document_id, first, max(last, first + 1),
-        )  # fmt: skip
-        text = "".join(zlib.decompress(content).decode() for (content,) in rows)
-        return text[start - first : None if end is None else end - first]
+        """A span of a document's extracted text, in characters; only the pieces that it touches are read."""
+        with translated(self.path):
+            return texts.span(self.connection, document_id, start, end)
 
     # -- a rebuild ----------------------------------------------------------------------------------------------
 
@@ -213,9 +198,9 @@ class Store:
         Meant to be the first step of a transaction that then stores every document again.
         """
         with self.transaction():
+            vector_tables.clear(self.connection)
             self.connection.execute("DELETE FROM chunks")
             self.connection.execute("INSERT INTO chunks_fts (chunks_fts) VALUES ('delete-all')")
-            self._new_vectors(identity.dim, copy=False)
             for field in fields(Identity):
                 self._set_meta(field.name, str(getattr(identity, field.name)))
 
@@ -230,11 +215,6 @@ class Store:
 
     def _set_meta(self, key: str, value: str) -> None:
         self.connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
-
-    @property
-    def _vectors(self) -> str:
-        """The table of vectors. vec0 cannot be renamed nor emptied, so a new one gets a new name."""
-        return self._meta()["vectors"]
 
     def _establish(self, identity: Identity) -> None:
         with self.transaction():
@@ -254,27 +234,8 @@ class Store:
                 "it anew from the stored texts, or use the bundle and configuration that it was made with"
             )
 
-    def _write_document(self, document: Document, settings: str) -> int:
-        self.connection.execute(
-            "INSERT INTO documents (source, sha256, settings, type, title, language, date, tags, characters, blocks) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (source) DO UPDATE SET sha256 = excluded.sha256, "
-            "settings = excluded.settings, type = excluded.type, title = excluded.title, language = excluded.language, "
-            "date = excluded.date, tags = excluded.tags, characters = excluded.characters, blocks = excluded.blocks",
-            (document.source, document.sha256, settings, document.type, document.title, document.language,
-             document.date, json.dumps(document.tags), len(document.text), _pack_blocks(document.blocks)),
-        )  # fmt: skip
-        identifier: int = self._rows("SELECT id FROM documents WHERE source = ?", document.source)[0][0]
-        self.connection.execute("DELETE FROM pieces WHERE document_id = ?", (identifier,))
-        self.connection.executemany(
-            "INSERT INTO pieces (document_id, start, content) VALUES (?, ?, ?)",
-            (
-                (identifier, start, zlib.compress(document.text[start : start + PIECE_CHARACTERS].encode()))
-                for start in range(0, len(document.text), PIECE_CHARACTERS)
-            ),
-        )
-        return identifier
-
     def _forget(self, ids: list[int]) -> None:
+        vector_tables.delete(self.connection, ids)
         self.connection.executemany("DELETE FROM chunks_fts WHERE rowid = ?", [(id,) for id in ids])
         self.connection.executemany("DELETE FROM chunks WHERE id = ?", [(id,) for id in ids])
 
@@ -286,11 +247,9 @@ class Store:
         terms: Iterable[Sequence[str]],
         old: list[int],
     ) -> None:
-        """Write the chunks under the ids of those that they replace, so that vec0 overwrites their vectors in place:
-        it would not use the slot of a deleted vector again."""
+        """Write the chunks under the ids of those that they replace: ids that stay dense keep `signs` compact."""
         following = max(self._rows("SELECT coalesce(max(id), 0) FROM chunks")[0][0], *old, 0) + 1
         ids = [*old[: len(chunks)], *range(following, following + len(chunks) - len(old))]
-        table = self._vectors
         for id, chunk, words in zip(ids, chunks, terms, strict=True):
             self.connection.execute(
                 'INSERT INTO chunks (id, document_id, ordinal, start, "end", headings, page, kind, terms, summary) '
@@ -299,44 +258,4 @@ class Store:
                  chunk.page, chunk.kind, len(words), chunk.text if chunk.kind == "summary" else None),
             )  # fmt: skip
             self.connection.execute("INSERT INTO chunks_fts (rowid, terms) VALUES (?, ?)", (id, " ".join(words)))
-        kept = min(len(old), len(chunks))
-        rows = ((vector.astype("<f4").tobytes(), id) for id, vector in zip(ids, vectors, strict=True))
-        self.connection.executemany(f"UPDATE {table} SET embedding = ? WHERE rowid = ?", itertools.islice(rows, kept))
-        self.connection.executemany(f"INSERT INTO {table} (embedding, rowid) VALUES (?, ?)", rows)
-        self.connection.executemany(f"DELETE FROM {table} WHERE rowid = ?", [(id,) for id in old[kept:]])
-
-    def _slots(self) -> tuple[int, int]:
-        """How many vectors there are, and for how many vec0 holds room."""
-        table = self._vectors
-        rows = self._rows(f"SELECT (SELECT count(*) FROM {table}_rowids), (SELECT sum(size) FROM {table}_chunks)")
-        return rows[0][0], rows[0][1] or 0
-
-    def _reclaim(self) -> None:
-        """Copy the vectors into a new table once a third of the room is holes: each vector is copied a bounded number
-        of times on average, and the file's size is bounded without anybody's doing."""
-        used, slots = self._slots()
-        if slots - used > used // 2 + VECTORS_PER_BLOCK:
-            self._new_vectors(self.identity.dim, copy=True)
-
-    def _new_vectors(self, dim: int, *, copy: bool) -> None:
-        old = self._meta().get("vectors")
-        new = f"chunks_vec_{int(old.rsplit('_', 1)[1]) + 1 if old else 1}"
-        self.connection.execute(
-            f"CREATE VIRTUAL TABLE {new} USING vec0(embedding float[{int(dim)}] distance_metric=cosine, "
-            f"chunk_size={VECTORS_PER_BLOCK})"
-        )
-        if copy:
-            self.connection.execute(f"INSERT INTO {new} (rowid, embedding) SELECT rowid, embedding FROM {old}")
-        if old:
-            self.connection.execute(f"DROP TABLE {old}")
-        self._set_meta("vectors", new)
-
-
-def _pack_blocks(blocks: Sequence[Block]) -> bytes:
-    plain = [[b.start, b.end, b.kind, b.headings, b.page] for b in blocks]
-    return zlib.compress(json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode())
-
-
-def _unpack_blocks(content: bytes) -> tuple[Block, ...]:
-    plain = json.loads(zlib.decompress(content))
-    return tuple(Block(start, end, kind, tuple(headings), page) for start, end, kind, headings, page in plain)
+        vector_tables.write(self.connection, ids, vectors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import apsw
 
 from edge.errors import StoreCorrupt, StoreMismatch
 from edge.store.connect import translated
+from edge.store.vectors import adopt_vec0
 
 # Number -> file. A step that was released is never edited; a change of the schema is a new step.
-STEPS = {1: "0001_index.sql"}
+STEPS = {1: "0001_index.sql", 2: "0002_vectors.sql"}
+# What SQL alone cannot do of a step, done after its file and in its transaction.
+AFTERWARDS: dict[int, Callable[[apsw.Connection], None]] = {2: adopt_vec0}
 
 
 def applied(connection: apsw.Connection) -> list[int]:
@@ -43,12 +47,29 @@ def migrate(connection: apsw.Connection, path: Path) -> None:
             _apply(connection, number)
 
 
+def require_newest(connection: apsw.Connection, path: Path) -> None:
+    """What `migrate` does for an index that cannot be written: refuse it where there is something to do.
+
+    :raises StoreMismatch: it has another schema than this program's.
+    """
+    with translated(path):
+        done = applied(connection)
+        if done != sorted(STEPS):
+            raise StoreMismatch(
+                f"{path}: the index is of another version of this program (schema {max(done, default=0)}, needed here: "
+                f"{max(STEPS)}) and cannot be brought up to date, because its file or folder is read-only; make it "
+                "writable once, or ingest into a new one with --index"
+            )
+
+
 def _apply(connection: apsw.Connection, number: int) -> None:
     script = files("edge.store").joinpath(STEPS[number]).read_text(encoding="utf-8")
     connection.execute("BEGIN IMMEDIATE")
     try:
         if number not in applied(connection):  # another process may have been first
             connection.execute(script)
+            if number in AFTERWARDS:
+                AFTERWARDS[number](connection)
             connection.execute(
                 "INSERT INTO migrations (number, name, applied) VALUES (?, ?, datetime('now'))", (number, STEPS[number])
             )

@@ -8,6 +8,9 @@ import apsw
 
 from edge.store.chunks import Store
 from edge.store.connect import translated
+from edge.store.resident import resident_bytes
+from edge.store.search import EXACT_CHUNKS
+from edge.store.vectors import differing, tidy, totals
 
 WORTH_BYTES = 256 * 2**10  # less than this is not worth a rewrite of the file
 
@@ -25,28 +28,29 @@ class Status:
     embedder: str  # its fingerprint
     dim: int
     chunker: str
-    holes: int  # slots of deleted vectors, which vec0 does not use again
-    unused_bytes: int  # holes and free pages: about what `compact` gives back
+    holes: int  # free pages in the file; what is stored next goes there
+    unused_bytes: int  # what `compact` gives back at least
     compact_pays: bool
+    search: str  # of vectors: "exact", or "signs" (see search.py)
+    resident_bytes: int  # the most memory that the signs take during a search; 0 where it is exact
 
 
-def status(store: Store) -> Status:
-    """Count what is in the index.
+def status(store: Store, exact_chunks: int = EXACT_CHUNKS) -> Status:
+    """Count what is in the index; up to `exact_chunks` are searched exactly.
 
     :raises StoreError: it cannot be read.
     """
     identity = store.identity
-    used, slots = store._slots()
-    free = store._rows("SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size")[0][0]
-    holes = slots - used
-    unused = free + holes * identity.dim * 4
+    holes, page = store._rows("SELECT freelist_count, page_size FROM pragma_freelist_count, pragma_page_size")[0]
+    unused = holes * page
+    chunks = totals(store.connection).chunks
     size = sum(
         file.stat().st_size for file in (store.path, store.path.with_name(store.path.name + "-wal")) if file.exists()
     )
     return Status(
         path=str(store.path),
         documents=store._rows("SELECT count(*) FROM documents")[0][0],
-        chunks=store._rows("SELECT count(*) FROM chunks")[0][0],
+        chunks=chunks,
         bytes=size,
         languages=dict(store._rows("SELECT language, count(*) FROM documents GROUP BY 1 ORDER BY 2 DESC, 1")),
         types=dict(store._rows("SELECT type, count(*) FROM documents GROUP BY 1 ORDER BY 2 DESC, 1")),
@@ -56,11 +60,13 @@ def status(store: Store) -> Status:
         holes=holes,
         unused_bytes=unused,
         compact_pays=unused > max(store.path.stat().st_size // 4, WORTH_BYTES),
+        search="exact" if chunks <= exact_chunks else "signs",
+        resident_bytes=0 if chunks <= exact_chunks else resident_bytes(chunks, identity.dim),
     )
 
 
 def compact(store: Store) -> int:
-    """Copy the vectors without holes, merge the word index, and give free pages back; returns the bytes gained.
+    """Merge the word index, write every page anew, and give free ones back; returns the bytes gained.
 
     A kill at any point leaves the index as it was or as it will be: both steps are transactions of SQLite.
 
@@ -70,7 +76,7 @@ def compact(store: Store) -> int:
         checkpoint(store.connection)
     before = store.path.stat().st_size
     with store.transaction():
-        store._new_vectors(store.identity.dim, copy=True)
+        tidy(store.connection)
         store.connection.execute("INSERT INTO chunks_fts (chunks_fts) VALUES ('optimize')")
     with translated(store.path):
         store.connection.execute("VACUUM")
@@ -93,12 +99,19 @@ def problems(store: Store) -> list[str]:
                 store.connection.execute("INSERT INTO chunks_fts (chunks_fts) VALUES ('integrity-check')")
         except apsw.CorruptError as error:
             found.append(f"the word index is damaged: {error}")
-    tables = {"words": "SELECT id FROM chunks_fts_docsize", "vectors": f"SELECT rowid FROM {store._vectors}_rowids"}
+    tables = {"words": "SELECT id FROM chunks_fts_docsize", "vectors": "SELECT id FROM vectors"}
     for name, ids in tables.items():
         for first, second, text in (("SELECT id FROM chunks", ids, "without"), (ids, "SELECT id FROM chunks", "only")):
             count = store._rows(f"SELECT count(*) FROM ({first} EXCEPT {second})")[0][0]
             if count:
                 found.append(f"{count} chunks {text} {name}")
+    with translated(store.path):
+        if wrong := differing(store.connection):
+            found.append(f"{wrong} vectors do not agree with their sign bits")
+        counted = store._rows("SELECT count(*), coalesce(sum(terms), 0) FROM chunks")[0]
+        all_ = totals(store.connection)
+    if (all_.chunks, all_.terms) != counted:
+        found.append(f"the totals say {all_.chunks} chunks and {all_.terms} terms, and there are {counted}")
     without = "SELECT count(*) FROM documents WHERE characters > 0 AND id NOT IN (SELECT document_id FROM pieces)"
     if lost := store._rows(without)[0][0]:
         found.append(f"{lost} documents without their text")

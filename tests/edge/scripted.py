@@ -29,7 +29,7 @@ class Scripted:
         self.limits.append(sampling.max_tokens)
         return ScriptedSession(self.reply, len(token_ids))
 
-    def load(self) -> None: ...
+    def load(self, *, wait: bool = True) -> None: ...
 
     def close(self) -> None: ...
 
@@ -37,7 +37,7 @@ class Scripted:
 class ScriptedSession:
     def __init__(self, reply: str, prompt_tokens: int) -> None:
         self._words = reply.split(" ")
-        self.stats = Stats(prompt_tokens, len(self._words), 0.1, 10.0, "stop")
+        self.stats = Stats(prompt_tokens, 0, len(self._words), 0.1, 10.0, "stop")
 
     def __iter__(self) -> Iterator[Token]:
         for number, word in enumerate(self._words):

@@ -105,6 +105,16 @@ def test_words_that_the_question_does_not_lead_to_are_not_trusted_unless_told_so
     assert not found.quoted and found.text == "It was painted in 1987."
 
 
+def test_an_answer_that_wanders_off_is_not_trusted() -> None:
+    other = hit("The cabinet door of the pump house has a red lock. It was painted in 1987.", number=2)
+    engine = Scripted("Hold it for 12 seconds. It was painted in 1987.")
+    found = answer(QUESTION, retrieve=lambda q: [hit(), other], engine=engine, config=CONFIG)
+    assert found.quoted and [citation.marker for citation in found.citations] == [1]
+    engine = Scripted("Hold it for 12 seconds. Napoleon did so too.")  # leans on nothing: shown, and marked as such
+    found = answer(QUESTION, retrieve=lambda q: [hit(), other], engine=engine, config=CONFIG)
+    assert not found.quoted and [s.citation is None for s in found.sentences] == [False, True]
+
+
 def test_a_model_that_goes_round_in_circles_is_stopped() -> None:
     engine = Scripted("Hold it for 12 seconds. " * 20)
     found = answer(QUESTION, retrieve=lambda q: [hit()], engine=engine, config=CONFIG)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.cite import cite, quote
-from edge.types import Chunk, Hit, Passage
+from edge.types import Chunk, Hit, Near, Passage
 
 
 def passages(*texts: str, language: str = "en", offset: int = 0) -> list[Passage]:
@@ -18,6 +20,10 @@ def passages(*texts: str, language: str = "en", offset: int = 0) -> list[Passage
         hit = Hit(marker, f"/{marker}", "", "txt", language, chunk, 0.5, 0.5, 1.0 / marker)
         found.append(Passage(marker, hit))
     return found
+
+
+def with_hit(passage: Passage, **changes: object) -> Passage:
+    return dataclasses.replace(passage, hit=dataclasses.replace(passage.hit, **changes))  # type: ignore[arg-type]
 
 
 RESET = "The gateway has a reset button. Hold the reset button for 12 seconds for a factory reset. The lamp blinks."
@@ -94,6 +100,62 @@ def test_quote_picks_the_sentence_that_answers() -> None:
     assert citation is not None
     assert citation.text.startswith("Hold the reset button for 12 seconds for a factory reset.")
     assert quote("Quantum chromodynamics?", passages(FUSE, RESET)) is None
+
+
+def test_a_quotation_goes_on_to_the_end_of_its_paragraph_only() -> None:
+    question = "How is the fuse F1 replaced?"
+    same = "The fuse F1 is replaced with power off. It sits behind the cover."
+    assert getattr(quote(question, passages(same)), "text", None) == same
+    parted = same.replace(". It", ".\n\nIt")
+    assert getattr(quote(question, passages(parted)), "text", None) == "The fuse F1 is replaced with power off."
+    below = "How the fuse F1 is replaced\n\nSwitch the power off first."
+    assert getattr(quote(question, passages(below)), "text", None) == below  # a heading goes with what follows
+
+
+def test_a_quotation_heeds_how_near_retrieval_found_a_sentence() -> None:
+    question = "What voltage does the pump take?"
+    texts = ("Too high a voltage stops the pump.", "The voltage may lie between 12 and 36 volts.")
+    found = [with_hit(passage, score=0.5) for passage in passages(*texts)]
+    assert getattr(quote(question, found), "text", None) == texts[0]
+    near = [with_hit(p, near=(Near(0, len(p.hit.chunk.text), c),)) for p, c in zip(found, (0.1, 0.8), strict=True)]
+    assert getattr(quote(question, near), "text", None) == texts[1]
+
+
+def test_the_next_sentence_counts_for_the_one_before() -> None:
+    texts = ("The shed has a door. It was painted in May.", "The shed has a door. Its lock is green.")
+    found = [with_hit(passage, score=0.5) for passage in passages(*texts)]
+    assert getattr(quote("Which lock has the door of the shed?", found), "text", None) == texts[1]
+
+
+def test_a_quotation_of_a_summary_points_at_what_it_summarises() -> None:
+    chunk = Chunk(9, 0, 5000, "The pump is made in Halden. It weighs nine kilograms.", kind="summary")
+    citation = quote("Where is the pump made?", [Passage(1, Hit(1, "/d", "", "txt", "en", chunk, 0.5, 0.5, 1.0))])
+    assert citation is not None
+    assert (citation.start, citation.end, citation.text) == (0, 5000, chunk.text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "supported"),
+    [
+        ("It works at 40 degrees.", "It can be stored at -40 degrees.", False),
+        ("It works at -40 degrees.", "It can be stored at -40 degrees.", True),
+        ("It takes 36 volts.", "It takes 12-36 volts.", True),
+        ("It is the model 200.", "It is the model GW-200.", True),
+        ("It works at 65 degrees.", "It works at up to +65 degrees.", True),
+    ],
+)
+def test_a_sign_belongs_to_its_number(answer: str, text: str, supported: bool) -> None:
+    (sentence,) = cite(answer, "What?", passages(text), 0.3)
+    assert (sentence.citation is not None) is supported
+
+
+def test_the_number_of_a_heading_is_no_evidence() -> None:
+    text = "### 10.2 Passwords\n\nA password must have at least 14 characters."
+    chunk = Chunk(0, 0, len(text), text, headings=("Manual", "10.2 Passwords"))
+    passage = Passage(1, Hit(1, "/d", "", "txt", "en", chunk, 0.5, 0.5, 1.0))
+    question = "How many characters must a password have?"
+    assert cite("The answer is: 10.2.", question, [passage], 0.6)[0].citation is None
+    assert cite("At least 14 characters.", question, [passage], 0.6)[0].citation is not None
 
 
 @given(st.text(max_size=80), st.text(max_size=80), st.text(min_size=1, max_size=200))

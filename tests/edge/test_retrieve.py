@@ -19,7 +19,7 @@ from edge.retrieve import Weights, fuse, lexical_score, relevance, retrieve, wei
 from edge.store.chunks import Store
 from edge.store.filters import Filter
 from edge.store.search import Statistics
-from edge.types import Block, Document
+from edge.types import Block, Chunk, Document, Hit
 
 DIM = 64
 
@@ -85,7 +85,9 @@ def test_a_hit_of_one_arm_gets_the_other_score(store: Store) -> None:
     """With a depth of 1 the arms propose different chunks; all the same both scores of each are its own."""
     everything = {h.chunk_id: h for h in retrieve("reset E-17", store, BagOfWords(), RetrieveConfig(), None)}
     for hit in retrieve("reset E-17", store, BagOfWords(), RetrieveConfig(depth=1), None):
-        assert hit == everything[hit.chunk_id]
+        other = everything[hit.chunk_id]
+        assert (hit.dense, hit.lexical, hit.score) == (other.dense, other.lexical, other.score)
+        assert hit.closest == pytest.approx(other.closest)
         assert hit.dense != 0
         assert hit.score == pytest.approx(fuse(hit.dense, hit.lexical, 0.5))
         assert hit.closest is None or hit.relevance == pytest.approx(relevance(hit.closest, hit.lexical))
@@ -105,14 +107,73 @@ def test_order_top_k_and_weight(store: Store) -> None:
     question = "Error E-17 means what for the voltage?"
     hits = retrieve(question, store, BagOfWords(), RetrieveConfig(top_k=3), None)
     assert len(hits) == 3
-    assert [h.score for h in hits] == sorted((h.score for h in hits), reverse=True)
+    standing = [hit.score + retrieval.NEAREST * (hit.closest or 0) for hit in hits]
+    assert standing == sorted(standing, reverse=True)
     for weight, score in ((0.0, "lexical"), (1.0, "dense")):
         hits = retrieve(question, store, BagOfWords(), RetrieveConfig(dense_weight=weight), None)
         assert [getattr(h, score) for h in hits] == pytest.approx([h.score for h in hits])
 
 
+def test_the_best_hit_does_not_depend_on_how_many_are_wanted(store: Store) -> None:
+    question = "Error E-17 means what for the voltage?"
+    several = retrieve(question, store, BagOfWords(), RetrieveConfig(top_k=5), None)
+    assert retrieve(question, store, BagOfWords(), RetrieveConfig(top_k=1), None) == several[:1]
+
+
 def test_a_filter_that_leaves_nothing(store: Store) -> None:
     assert ask(store, "reset", "type=pdf") == []
+
+
+# -- judging
+
+
+def hit(text: str, score: float, number: int = 1) -> Hit:
+    return Hit(number, f"/{number}", "", "txt", "en", Chunk(0, 0, len(text), text), score, score, score)
+
+
+BLURRED = "Tea is brewed at noon. The crane lifts nine tonnes. Visitors sign the book. The gate is green."
+PLAIN = "The crane was bought used and is blue."
+LIFTS = "How many tonnes does the crane lift?"
+
+
+def test_a_chunk_is_judged_by_its_nearest_sentence() -> None:
+    """The one sentence that answers outweighs a better score of a chunk as a whole."""
+    found = retrieval.judge([hit(PLAIN, 0.40, 1), hit(BLURRED, 0.35, 2)], LIFTS, BagOfWords())
+    assert [h.chunk_id for h in found] == [2, 1]
+    nearest = max(found[0].near, key=lambda near: near.cosine)
+    assert "The crane lifts nine tonnes." in BLURRED[nearest.start : nearest.end]
+    assert found[0].closest == nearest.cosine
+    assert found[0].score == 0.35  # the fused score stays what it is
+
+
+def test_few_sentences_are_embedded_and_each_once() -> None:
+    embedded: list[str] = []
+
+    class Counting(BagOfWords):
+        def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            embedded.extend(texts)
+            return super().embed_documents(texts)
+
+    hits = [hit(BLURRED, 0.5 - number / 100, number) for number in range(20)]
+    found = retrieval.judge(hits, LIFTS, Counting())
+    assert len(embedded) == len(set(embedded)) == retrieval.WINDOWS
+    assert [len(h.near) for h in found] == [retrieval.WINDOWS] * retrieval.JUDGED + [0] * (20 - retrieval.JUDGED)
+    assert [h.relevance is not None for h in found].index(False) == retrieval.CALIBRATED
+    assert [h.chunk_id for h in found[retrieval.JUDGED :]] == list(range(retrieval.JUDGED, 20))
+
+
+def test_promising_sentences_share_terms_with_the_question() -> None:
+    spans = retrieval.promising(BLURRED, LIFTS, "en")
+    assert BLURRED[slice(*spans[0])] == "The crane lifts nine tonnes."
+    assert all("crane" in BLURRED[slice(*span)] for span in spans)
+    assert retrieval.promising("", LIFTS, "en") == []
+    assert len(retrieval.promising(BLURRED, "Qui?", "fr")) == retrieval.WINDOWS  # none shares any: the first ones
+
+
+def test_nothing_to_judge() -> None:
+    assert retrieval.judge([], LIFTS, BagOfWords()) == []
+    empty = hit("", 0.3)
+    assert retrieval.judge([empty], LIFTS, BagOfWords()) == [empty]
 
 
 @pytest.mark.parametrize("question", ["", "  \n"])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.sentences import sentences
+from edge.sentences import neighbours, sentences
 
 
 def split(text: str) -> list[str]:
@@ -45,3 +45,10 @@ def test_spans_are_in_order_and_cover_all_ink(text: str) -> None:
         covered.append(text[start:stop])
         end = stop
     assert not text[end:].strip()
+
+
+def test_neighbours_are_each_alone_and_each_two_in_a_row() -> None:
+    assert list(neighbours([])) == []
+    assert list(neighbours([(0, 3)])) == [((0, 3),)]
+    spans = [(0, 3), (4, 6), (8, 9)]
+    assert list(neighbours(spans)) == [((0, 3),), ((4, 6),), ((8, 9),), ((0, 3), (4, 6)), ((4, 6), (8, 9))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import BuildError
+from edge.files import sha256_file
 from optimize import disk, stages
 from optimize.stages import run_stage
 
@@ -62,19 +64,69 @@ def test_failed_stage_leaves_nothing_and_is_tried_again(cache: Path) -> None:
     assert work.runs == 1
 
 
-@pytest.mark.parametrize("damage", ["remove", "truncate", "record"])
+@pytest.mark.parametrize("damage", ["remove", "truncate", "flip", "replace by a folder", "record", "other record"])
 def test_damaged_stage_is_built_again(damage: str) -> None:
     work = Work()
     path = run_stage("s", {}, work).path
+    file = path / "sub" / "file"
     if damage == "remove":
-        (path / "sub" / "file").unlink()
+        file.unlink()
     elif damage == "truncate":
-        (path / "sub" / "file").write_text("w")
-    else:
+        file.write_text("w")
+    elif damage == "flip":
+        file.write_text("weighty")  # of the same size
+        os.utime(file, ns=(1, 1))  # a clock may be too coarse to tell the two writes apart
+    elif damage == "replace by a folder":
+        file.unlink()
+        file.mkdir()
+    elif damage == "record":
         (path / stages.RECORD).write_text("{")
+    else:
+        (path / stages.RECORD).write_text('{"reads": {}, "files": {"sub/file": "0"}}')
     assert run_stage("s", {}, work).path == path
     assert work.runs == 2
     assert (path / "sub" / "file").read_text() == "weights"
+
+
+def test_a_file_is_hashed_again_only_where_it_was_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    work, hashed = Work(), []
+    path = run_stage("s", {}, work).path
+
+    def counted(file: Path) -> str:
+        hashed.append(file.name)
+        return sha256_file(file)
+
+    monkeypatch.setattr(stages, "sha256_file", counted)
+    assert run_stage("s", {}, work).cached
+    assert hashed == []
+    os.utime(path / "sub" / "file", ns=(1, 1))  # as a copy or a restored backup would have it
+    assert run_stage("s", {}, work).cached
+    assert run_stage("s", {}, work).cached
+    assert (work.runs, hashed) == (1, ["file"])
+    record = json.loads((path / stages.RECORD).read_text())
+    del record["seen"]  # as an earlier version wrote it
+    (path / stages.RECORD).write_text(json.dumps(record))
+    assert run_stage("s", {}, work).cached
+    assert (work.runs, hashed) == (1, ["file", "file"])
+
+
+def test_files_are_on_the_disk_before_the_record_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    fsync, write = os.fsync, stages.write_atomic
+
+    def synced(handle: int) -> None:
+        order.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        fsync(handle)
+
+    def written(path: Path, content: str | bytes) -> None:
+        order.append(path.name)
+        write(path, content)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(stages, "write_atomic", written)
+    run_stage("s", {}, Work())
+    assert order.index("file") < order.index(stages.RECORD)
+    assert order.index("sub") < order.index(stages.RECORD)
 
 
 KILLED = """

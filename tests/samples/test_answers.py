@@ -1,6 +1,6 @@
 """The questions on the samples, asked of the real model: cited where there is evidence, refused where there is none.
 
-The numbers are those that were reached when the default bundle was chosen (docs/decisions.md), less two.
+The numbers are those that are reached (docs/decisions.md): all evidence cited, one unanswerable question answered.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def test_answers_are_cited_with_the_evidence(answers: dict[str, tuple[dict[str, 
     asked = [(item, answer) for item, answer in answers.values() if item["answer"] is not None]
     missed = [item["question"] for item, answer in asked if not holds(answer, item)]
     assert len(asked) == 55
-    assert len(missed) <= 5, missed
+    assert missed == []
 
 
 def test_every_language_is_answered(answers: dict[str, tuple[dict[str, Any], Answer]]) -> None:
     for language in ("no", "de"):
         asked = [(i, a) for i, a in answers.values() if i["answer"] is not None and i["language"] == language]
-        assert sum(holds(answer, item) for item, answer in asked) >= len(asked) - 1
+        assert asked and all(holds(answer, item) for item, answer in asked)
 
 
 def test_a_citation_is_its_span_and_names_the_page(box: Box, answers: dict[str, tuple[dict[str, Any], Answer]]) -> None:
@@ -65,6 +65,13 @@ def test_a_citation_is_its_span_and_names_the_page(box: Box, answers: dict[str, 
                 assert citation.page == item["page"]
 
 
+def test_most_citations_hold_the_evidence(answers: dict[str, tuple[dict[str, Any], Answer]]) -> None:
+    """Holding it somewhere is not enough: what stands beside it must not be about something else."""
+    asked = [(item, answer) for item, answer in answers.values() if item["answer"] is not None]
+    cited = [item["evidence"] in " ".join(c.text.split()) for item, answer in asked for c in answer.citations]
+    assert sum(cited) / len(cited) >= 0.95
+
+
 def test_not_always_the_top_chunk_is_cited(answers: dict[str, tuple[dict[str, Any], Answer]]) -> None:
     markers = {citation.marker for _, answer in answers.values() for citation in answer.citations}
     assert len(markers) > 1
@@ -74,7 +81,7 @@ def test_what_the_documents_do_not_hold_is_refused(answers: dict[str, tuple[dict
     asked = [(item, answer) for item, answer in answers.values() if item["answer"] is None]
     answered = [item["question"] for item, answer in asked if not answer.abstained]
     assert len(asked) == 20
-    assert len(answered) <= 3, answered
+    assert len(answered) <= 1, answered
 
 
 def test_follow_ups_find_their_evidence(box: Box) -> None:

@@ -1,0 +1,87 @@
+"""Retrieval in a process of its own, for where memory is short: all that it took goes back before the model needs it.
+
+Run as `python -m edge.aside` by `retrieve_aside`, which is the other side of its pipes: one pickled request on stdin,
+one pickled answer on stdout, between two processes of this package and this user.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge.config import EdgeConfig
+from edge.errors import EdgeError, EngineError
+from edge.process import die_with
+
+if TYPE_CHECKING:
+    from edge.store.filters import Filter
+    from edge.types import Hit
+
+_TIMEOUT_SEC = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Everything that `edge.box.Box.retrieve` works with."""
+
+    parent: int  # process id
+    bundle: Path
+    index: Path
+    config: EdgeConfig
+    question: str
+    where: Filter | None
+    top_k: int | None
+
+
+def retrieve_aside(request: Request) -> Sequence[Hit]:
+    """The hits for a question, found in a process that has ended when this returns.
+
+    :raises EdgeError: what retrieval raises there.
+    :raises EngineError: the process ended before it answered.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "edge.aside"],
+            input=pickle.dumps(request),
+            capture_output=True,
+            timeout=_TIMEOUT_SEC,
+            check=False,
+            process_group=0,  # Ctrl-C is for this process, which then ends that one
+        )
+    except (subprocess.TimeoutExpired, OSError) as error:
+        raise EngineError(f"the documents could not be searched: {error}") from None
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise EngineError(f"the process that searches the documents ended: {said[-1] if said else done.returncode}")
+    answer: Sequence[Hit] | EdgeError = pickle.loads(done.stdout)
+    if isinstance(answer, EdgeError):
+        raise answer
+    return answer
+
+
+def main() -> None:
+    """Answer the one request on stdin."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a library that prints must not break the answer
+    request: Request = pickle.loads(sys.stdin.buffer.read())
+    die_with(request.parent)
+    from edge.box import Box
+
+    answer: Sequence[Hit] | EdgeError
+    try:
+        with Box(request.bundle, request.index, request.config) as box:
+            answer = box.retrieve(request.question, request.where, request.top_k)
+    except EdgeError as error:
+        answer = error
+    with answers:
+        pickle.dump(answer, answers)
+
+
+if __name__ == "__main__":
+    main()

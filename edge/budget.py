@@ -1,0 +1,316 @@
+"""The memory ledger (pure): what takes how many bytes, what fits a budget, and what must be refused.
+
+    plan = fit(parts, memory.limit(), Use(context_tokens=2048))
+    plan.use.context_tokens                    # what fits, a multiple of 64 or what was wanted
+    plan.lines                                 # who takes how much, and why
+
+A line has two figures. `bytes` is what the part takes where there is room; that is what can be measured. `kept_bytes`
+is what has to stay in memory for the work to go on at full speed; that is what is held against the budget. They differ
+for mapped files alone: code that ran once at start, rows of the embedding table that no prompt uses. The kernel drops
+those pages when room is short, and private memory it cannot drop (an edge box has no swap).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from edge.errors import BudgetExceeded
+from edge.memory import Limit
+from edge.sizes import mib
+
+Kind = Literal["private", "mapped"]
+Phase = Literal["always", "retrieve", "generate"]
+"""When a part is there, or for mapped files when they are used: retrieving and generating follow each other."""
+
+STEP_TOKENS = 64
+"""A context length is chosen in these steps."""
+USEFUL_TOKENS = 512
+"""A shorter context holds no passage beside question and answer: it is refused."""
+HEADROOM_BYTES = 8 * 2**20
+HEADROOM_SHARE = 0.02
+HEADROOM_MOST_BYTES = 32 * 2**20
+"""Kept free of a budget: pages of the kernel itself (page tables, pipes, sockets), and what differs between runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One part of the ledger; bytes."""
+
+    name: str
+    kind: Kind
+    bytes: int
+    why: str
+    group: str  # lines of one group can be measured only together
+    phase: Phase = "always"
+    kept_bytes: int = -1  # -1: all of it
+
+    @property
+    def kept(self) -> int:
+        return self.bytes if self.kept_bytes < 0 else self.kept_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a process or a library takes: private and mapped bytes, and how much of the mapped ones has to stay."""
+
+    private_bytes: int
+    mapped_bytes: int = 0
+    hot_bytes: int = 0  # of the mapped ones
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything the ledger is made of, read from the bundle, the index, and this machine (`edge.footprint`)."""
+
+    weights: Part
+    prepared: bool  # packed for this CPU on disk and mapped, rather than packed in private memory on load
+    preparing_bytes: int  # private memory of the process that packs them
+    tokenizer_bytes: int
+    kv_bytes_per_token: int
+    activation_bytes_per_token: int  # of a prefill, per token of a piece
+    logits_bytes: int  # of one row
+    pruned_head: bool  # logits of the last token only
+    prefill_chunk_tokens: int
+    context_tokens: int  # the bundle's own, at most
+    parent: Part  # the process that a person started: interpreter, command line, this package
+    interpreter_bytes: int  # private, of one more process of this package
+    retrieval: Part  # libraries of retrieval: numpy, SQLite, onnxruntime, tokenizers
+    embedder: Part  # beyond its libraries, with one text of full length
+    embedder_row_bytes: int  # activations of one more text at the same time
+    threads: int
+    sqlite_bytes: int
+    index_bytes: int  # vectors that are kept in memory
+    worker: Part  # the engine's process: interpreter and generator library
+    parser: Part  # the process that reads files, at its usual peak
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What is to be done at the same time."""
+
+    context_tokens: int
+    sessions: int = 1
+    prefixes: int = 0  # prompts kept beside the sessions' own, for the next question on the same documents
+    one_question: bool = False  # no prompt is kept from an earlier one while the documents are searched
+    ingest: bool = False  # an `edge ingest` beside it
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A ledger held against a budget; bytes."""
+
+    budget_bytes: int
+    use: Use  # with the context and the number of prefixes that fit
+    wanted: Use
+    lines: tuple[Line, ...]
+    headroom_bytes: int
+    aside: bool  # retrieval in a process of its own, which ends before the model needs the room
+    refusals: tuple[str, ...]  # what was wanted and does not fit, for a person
+
+    @property
+    def bytes(self) -> int:
+        """What it takes at the peak, headroom not counted: what can be measured."""
+        return peak(self.lines)
+
+    @property
+    def kept_bytes(self) -> int:
+        """What has to fit the budget, with headroom."""
+        return peak(self.lines, kept=True) + self.headroom_bytes
+
+
+def peak(lines: Sequence[Line], *, kept: bool = False) -> int:
+    """The sum of what is there at the same time, in the larger of the two phases.
+
+    Of mapped files, what must be `kept` is needed only while a phase uses it: the model's while it generates.
+    """
+    sums = {"always": 0, "retrieve": 0, "generate": 0}
+    for line in lines:
+        phase = "generate" if kept and line.group == "files of the model" else line.phase
+        sums[phase] += line.kept if kept else line.bytes
+    return sums["always"] + max(sums["retrieve"], sums["generate"])
+
+
+def headroom(budget_bytes: int) -> int:
+    """What is kept free of a budget, in bytes."""
+    return min(HEADROOM_BYTES + int(budget_bytes * HEADROOM_SHARE), HEADROOM_MOST_BYTES)
+
+
+def lines_of(parts: Parts, use: Use, *, aside: bool = False) -> tuple[Line, ...]:
+    """The ledger for a use: answering, and where it is asked for an ingest beside it."""
+    return (*_parent(parts, aside), *_engine(parts, use), *_ingest(parts, use.ingest))
+
+
+def fit(parts: Parts, budget: Limit, wanted: Use) -> Plan:
+    """The largest context, and then the most cached prefixes, up to what is wanted, that the budget holds.
+
+    :raises BudgetExceeded: not even `USEFUL_TOKENS` fit; says what is missing.
+    """
+    budget_bytes, limit = budget.bytes, min(wanted.context_tokens, parts.context_tokens)
+    context, aside = _largest_context(parts, budget_bytes, wanted, limit, False), False
+    if context < limit:
+        smaller = context
+        context = _largest_context(parts, budget_bytes, wanted, limit, True)
+        aside = context > smaller
+        context = max(context, smaller)
+    if context < min(USEFUL_TOKENS, limit):
+        raise BudgetExceeded(_too_small(parts, budget, wanted, limit))
+    refusals = []
+    if context < wanted.context_tokens:
+        refusals.append(_context_refusal(parts, budget_bytes, wanted, context, aside))
+    use = dataclasses.replace(wanted, context_tokens=context, prefixes=0)
+    free = budget_bytes - _kept(parts, use, budget_bytes, aside)
+    prefixes = min(wanted.prefixes, free // max(1, context * parts.kv_bytes_per_token))
+    if prefixes < wanted.prefixes:
+        missing = (wanted.prefixes * context * parts.kv_bytes_per_token) - free
+        refusals.append(f"{wanted.prefixes} cached prefixes need {mib(missing)} more; {prefixes} fit")
+    use = dataclasses.replace(use, prefixes=prefixes)
+    lines = lines_of(parts, use, aside=aside)
+    return Plan(budget_bytes, use, wanted, lines, headroom(budget_bytes), aside, tuple(refusals))
+
+
+def most_prefixes(parts: Parts, plan: Plan) -> int:
+    """How many cached prefixes of the full context the plan's budget would hold."""
+    free = plan.budget_bytes - plan.kept_bytes
+    return plan.use.prefixes + max(0, free // max(1, plan.use.context_tokens * parts.kv_bytes_per_token))
+
+
+def ingest_lines(parts: Parts) -> tuple[Line, ...]:
+    """The ledger of an `edge ingest`."""
+    return _ingest(parts, True)
+
+
+def parser_room(parts: Parts, budget: Limit) -> int:
+    """Private bytes that an ingest leaves the process that reads its files.
+
+    :raises BudgetExceeded: less than reading a plain file takes.
+    """
+    others = [line for line in ingest_lines(parts) if line.group != "parser"]
+    room = budget.bytes - peak(others, kept=True) - headroom(budget.bytes)
+    if room < parts.parser.private_bytes:
+        least = _grown(budget.bytes - room + parts.parser.private_bytes, budget.bytes)
+        raise BudgetExceeded(f"an ingest needs a memory budget of {mib(least)} and has {_named(budget)}")
+    return room
+
+
+def preparing_refusal(parts: Parts, budget: Limit) -> str | None:
+    """Why the weights cannot be packed within the budget; None where they can."""
+    need = parts.parent.private_bytes + parts.interpreter_bytes + parts.preparing_bytes + headroom(budget.bytes)
+    if need <= budget.bytes:
+        return None
+    return (
+        f"packing the weights for this CPU takes {mib(need)} once, which is more than {_named(budget)}: "
+        "run `edge bundle prepare` while there is more, and they will take less from then on"
+    )
+
+
+def _parent(parts: Parts, aside: bool) -> list[Line]:
+    phase: Phase = "retrieve" if aside else "always"
+    group = "retrieval" if aside else "parent"
+    why = "in a process that ends before the model is used" if aside else "kept for the next question"
+    lines = _part("Python, command line", parts.parent, "interpreter and this package", "parent")
+    if aside:
+        lines.append(Line("retrieval: Python", "private", parts.interpreter_bytes, why, group, phase))
+    return [
+        *lines,
+        *_part("retrieval: libraries", parts.retrieval, "numpy, SQLite, onnxruntime, tokenizers", group, phase),
+        *_part("embedder", parts.embedder, f"weights, and a text of full length; {why}", "embedder", phase,
+               files="files of the embedder"),
+        Line("SQLite cache", "private", parts.sqlite_bytes, "pages of the index", group, phase),
+        Line("vector index", "private", parts.index_bytes, "bits of the vectors, kept for the search", group, phase),
+    ]  # fmt: skip
+
+
+def _engine(parts: Parts, use: Use) -> list[Line]:
+    session: Phase = "generate" if use.one_question else "always"
+    state = "packed for this CPU on disk and mapped" if parts.prepared else "packed for this CPU in private memory"
+    one = use.context_tokens * parts.kv_bytes_per_token
+    chunk = min(parts.prefill_chunk_tokens, use.context_tokens)
+    rows = 1 if parts.pruned_head else chunk
+    working = chunk * parts.activation_bytes_per_token + rows * parts.logits_bytes
+    kv = f"{parts.kv_bytes_per_token:,} bytes a token x {use.context_tokens}"
+    pieces = f"prefill in pieces of {chunk} tokens, logits of {rows}"
+    lines = [
+        *_part("engine: Python and libraries", parts.worker, "interpreter, generator", "worker"),
+        Line("engine: tokenizer", "private", parts.tokenizer_bytes, "vocabulary and merges", "worker"),
+        *_part("weights", parts.weights, state, "weights", files="files of the model"),
+        Line("KV cache", "private", use.sessions * one, f"{kv} x {use.sessions} at a time", "session", session),
+        Line("activations", "private", use.sessions * working, pieces, "session", session),
+    ]
+    if use.prefixes:
+        lines.append(
+            Line("cached prefixes", "private", use.prefixes * one, f"{kv} x {use.prefixes}", "session", session)
+        )
+    return lines
+
+
+def _ingest(parts: Parts, wanted: bool) -> tuple[Line, ...]:
+    """A process of its own: nothing of its private memory is shared with the one that answers."""
+    if not wanted:
+        return ()
+    private = parts.parent.private_bytes + parts.retrieval.private_bytes
+    embedder = parts.embedder.private_bytes + (parts.threads - 1) * parts.embedder_row_bytes
+    return (
+        Line("ingest: Python and libraries", "private", private, "a process of its own", "ingest"),
+        Line("ingest: embedder", "private", embedder, f"{parts.threads} texts of full length at a time", "ingest"),
+        Line("ingest: SQLite cache", "private", parts.sqlite_bytes, "pages of the index", "ingest"),
+        *_part("ingest: parser", parts.parser, "reads files, detects languages; usual peak", "parser"),
+    )
+
+
+def _part(name: str, part: Part, why: str, group: str, phase: Phase = "always", *, files: str = "") -> list[Line]:
+    lines = []
+    if part.private_bytes:
+        lines.append(Line(name, "private", part.private_bytes, why, group, phase))
+    if part.mapped_bytes:
+        group = files or "files of libraries"
+        mapped = Line(f"{name}, mapped", "mapped", part.mapped_bytes, why, group, phase, part.hot_bytes)
+        lines.append(mapped)
+    return lines
+
+
+def _kept(parts: Parts, use: Use, budget_bytes: int, aside: bool) -> int:
+    return peak(lines_of(parts, use, aside=aside), kept=True) + headroom(budget_bytes)
+
+
+def _largest_context(parts: Parts, budget_bytes: int, wanted: Use, limit: int, aside: bool) -> int:
+    """0 where not even one step fits. `limit` itself need not be a multiple of the step."""
+    steps: list[int] = [limit, *range(limit - limit % STEP_TOKENS, 0, -STEP_TOKENS)]
+    for context in steps:
+        use = dataclasses.replace(wanted, context_tokens=context, prefixes=0)
+        if _kept(parts, use, budget_bytes, aside) <= budget_bytes:
+            return context
+    return 0
+
+
+def _context_refusal(parts: Parts, budget_bytes: int, wanted: Use, context: int, aside: bool) -> str:
+    if wanted.context_tokens > parts.context_tokens == context:
+        return f"context {wanted.context_tokens} is more than the bundle's own {context}"
+    missing = _kept(parts, dataclasses.replace(wanted, prefixes=0), budget_bytes, aside) - budget_bytes
+    return f"context {wanted.context_tokens} needs {mib(missing)} more; {context} fits"
+
+
+def _too_small(parts: Parts, budget: Limit, wanted: Use, limit: int) -> str:
+    least = dataclasses.replace(wanted, context_tokens=min(USEFUL_TOKENS, limit), prefixes=0)
+    need = min(_kept(parts, least, budget.bytes, aside) for aside in (False, True))
+    advice = f"{least.context_tokens} tokens of context need {mib(_grown(need, budget.bytes))}"
+    weights = parts.weights.private_bytes + parts.weights.hot_bytes
+    if budget.bytes < weights:
+        return f"the weights alone take {mib(weights)}, which is more than {_named(budget)}; {advice}"
+    return f"{_named(budget)} is too little to answer with: {advice}"
+
+
+def _grown(need_bytes: int, budget_bytes: int) -> int:
+    """The least budget, in whole MiB, that holds what needs `need_bytes` of another: the headroom grows with it."""
+    plain = need_bytes - headroom(budget_bytes)
+    budget = math.ceil(plain / 2**20) * 2**20
+    while plain + headroom(budget) > budget:
+        budget += 2**20
+    return budget
+
+
+def _named(budget: Limit) -> str:
+    return f"the memory budget of {mib(budget.bytes)} ({budget.source})"

@@ -1,0 +1,92 @@
+"""Advice to the kernel about mapped files: pages not in use leave the page cache, and what was lost comes back."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge.mapped import MappedFiles
+
+MIB = 2**20
+SIZE = 24 * MIB
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    with (tmp_path / "model" / "weights").open("wb") as stream:
+        stream.write(os.urandom(SIZE))
+        os.fsync(stream.fileno())
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def half(folder: Path) -> Iterator[mmap.mmap]:
+    """The first half of the file, mapped and read."""
+    with (folder / "weights").open("rb") as stream:
+        stream.read()
+        with mmap.mmap(stream.fileno(), SIZE // 2, access=mmap.ACCESS_READ) as mapped:
+            assert sum(mapped[::4096])
+            yield mapped
+
+
+def cached_bytes(path: Path) -> int:
+    """Bytes of a file that are in the page cache (mincore(2))."""
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, flags=mmap.MAP_PRIVATE) as whole:
+        view = (ctypes.c_char * SIZE).from_buffer(whole)
+        pages = (ctypes.c_ubyte * (SIZE // 4096))()
+        assert ctypes.CDLL(None).mincore(ctypes.byref(view), ctypes.c_size_t(SIZE), pages) == 0
+        del view
+        return sum(page & 1 for page in pages) * 4096
+
+
+def test_what_was_read_and_is_not_mapped_leaves_the_cache(folder: Path, half: mmap.mmap) -> None:
+    assert cached_bytes(folder / "weights") == SIZE
+    MappedFiles(folder).settle()
+    left = cached_bytes(folder / "weights")
+    assert SIZE // 2 <= left < SIZE * 0.6
+
+
+def test_a_page_that_is_missed_is_read_alone(folder: Path, half: mmap.mmap) -> None:
+    MappedFiles(folder).settle()
+    flags = {}
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0] and not line.split()[0].endswith(":"):
+            name = line.split(maxsplit=5)[-1]
+        elif line.startswith("VmFlags:"):
+            flags[name] = line.split()[1:]
+    assert "rr" in flags[str(folder / "weights")]  # random read, proc(5)
+
+
+def test_links_are_followed_as_the_kernel_names_files(folder: Path, tmp_path: Path, half: mmap.mmap) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    MappedFiles(tmp_path / "link").settle()
+    assert cached_bytes(folder / "weights") < SIZE * 0.6
+
+
+def test_what_the_kernel_took_is_asked_for_again(
+    folder: Path, half: mmap.mmap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = MappedFiles(folder)
+    advice: list[int] = []
+    monkeypatch.setattr(files, "_advise", advice.append)
+    resident = [100 * MIB, 90 * MIB, 30 * MIB]
+    monkeypatch.setattr("edge.mapped.status_bytes", lambda key: resident.pop(0))
+    files.settle()
+    files.revive()
+    assert advice == [1]  # MADV_RANDOM; little was lost
+    files.revive()
+    assert advice == [1, 3]  # MADV_WILLNEED
+
+
+def test_a_folder_of_which_nothing_is_mapped(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "sub").mkdir()
+    files = MappedFiles(tmp_path)
+    files.settle()
+    files.revive()
