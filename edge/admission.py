@@ -152,7 +152,7 @@ class Admission:
         if plan.aside and "embedder" in self.__dict__:
             self._close("embedder")
             release_heap()
-        kept = ("context_tokens", "prefixes")
+        kept = ("context_tokens", "piece_tokens", "prefixes")
         if before is not None and any(getattr(before.use, name) != getattr(plan.use, name) for name in kept):
             self._close("engine")
 

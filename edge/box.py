@@ -110,7 +110,7 @@ class Box(Admission):
         options = EngineOptions(
             context_tokens=plan.use.context_tokens,
             threads=self.threads,
-            prefill_chunk_tokens=config.prefill_chunk_tokens,
+            prefill_chunk_tokens=plan.use.piece_tokens,
             prefix_caches=min(config.prefix_caches, 1 + plan.use.prefixes),
             draft_tokens=_draft_tokens(model, config),
             draft_ngram=config.draft_ngram,

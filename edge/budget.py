@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,8 +30,10 @@ STEP_TOKENS = 64
 """A context length is chosen in these steps."""
 USEFUL_TOKENS = 512
 """A shorter context holds no passage beside question and answer: it is refused."""
-HEADROOM_BYTES = 8 * 2**20
-HEADROOM_SHARE = 0.02
+MIN_PIECE_TOKENS = 16
+"""A prompt is read in smaller pieces, which is slower, before its context is cut; never in smaller ones than these."""
+HEADROOM_BYTES = 6 * 2**20
+HEADROOM_SHARE = 0.01
 HEADROOM_MOST_BYTES = 32 * 2**20
 """Kept free of a budget: pages of the kernel itself (page tables, pipes, sockets), and what differs between runs."""
 
@@ -83,6 +85,7 @@ class Parts:
     embedder_row_bytes: int  # activations of one more text at the same time
     threads: int
     sqlite_bytes: int
+    ingest_bytes: int  # chunker, progress and SQLite of an ingest
     index_bytes: int  # vectors that are kept in memory
     worker: Part  # the engine's process: interpreter and generator library
     parser: Part  # the process that reads files, at its usual peak
@@ -97,6 +100,7 @@ class Use:
     prefixes: int = 0  # prompts kept beside the sessions' own, for the next question on the same documents
     one_question: bool = False  # no prompt is kept from an earlier one while the documents are searched
     ingest: bool = False  # an `edge ingest` beside it
+    piece_tokens: int = 0  # of a prompt, read at once; 0: as many as are configured
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,17 +154,20 @@ def fit(parts: Parts, budget: Limit, wanted: Use) -> Plan:
     :raises BudgetExceeded: not even `USEFUL_TOKENS` fit; says what is missing.
     """
     budget_bytes, limit = budget.bytes, min(wanted.context_tokens, parts.context_tokens)
-    context, aside = _largest_context(parts, budget_bytes, wanted, limit, False), False
-    if context < limit:
-        smaller = context
-        context = _largest_context(parts, budget_bytes, wanted, limit, True)
-        aside = context > smaller
-        context = max(context, smaller)
+    context, aside, piece = 0, False, 0
+    for apart, tokens in _ways(parts):
+        use = dataclasses.replace(wanted, piece_tokens=tokens)
+        if (found := _largest_context(parts, budget_bytes, use, limit, apart)) > context:
+            context, aside, piece = found, apart, tokens
+        if context == limit:
+            break
     if context < min(USEFUL_TOKENS, limit):
         raise BudgetExceeded(_too_small(parts, budget, wanted, limit))
     refusals = []
     if context < wanted.context_tokens:
+        wanted = dataclasses.replace(wanted, piece_tokens=piece)
         refusals.append(_context_refusal(parts, budget_bytes, wanted, context, aside))
+    wanted = dataclasses.replace(wanted, piece_tokens=piece)
     use = dataclasses.replace(wanted, context_tokens=context, prefixes=0)
     free = budget_bytes - _kept(parts, use, budget_bytes, aside)
     prefixes = min(wanted.prefixes, free // max(1, context * parts.kv_bytes_per_token))
@@ -228,7 +235,7 @@ def _engine(parts: Parts, use: Use) -> list[Line]:
     session: Phase = "generate" if use.one_question else "always"
     state = "packed for this CPU on disk and mapped" if parts.prepared else "packed for this CPU in private memory"
     one = use.context_tokens * parts.kv_bytes_per_token
-    chunk = min(parts.prefill_chunk_tokens, use.context_tokens)
+    chunk = min(use.piece_tokens or parts.prefill_chunk_tokens, use.context_tokens)
     rows = 1 if parts.pruned_head else chunk
     working = chunk * parts.activation_bytes_per_token + rows * parts.logits_bytes
     kv = f"{parts.kv_bytes_per_token:,} bytes a token x {use.context_tokens}"
@@ -256,7 +263,7 @@ def _ingest(parts: Parts, wanted: bool) -> tuple[Line, ...]:
     return (
         Line("ingest: Python and libraries", "private", private, "a process of its own", "ingest"),
         Line("ingest: embedder", "private", embedder, f"{parts.threads} texts of full length at a time", "ingest"),
-        Line("ingest: SQLite cache", "private", parts.sqlite_bytes, "pages of the index", "ingest"),
+        Line("ingest: the rest", "private", parts.ingest_bytes, "chunker, a document, pages of the index", "ingest"),
         *_part("ingest: parser", parts.parser, "reads files, detects languages; usual peak", "parser"),
     )
 
@@ -274,6 +281,16 @@ def _part(name: str, part: Part, why: str, group: str, phase: Phase = "always", 
 
 def _kept(parts: Parts, use: Use, budget_bytes: int, aside: bool) -> int:
     return peak(lines_of(parts, use, aside=aside), kept=True) + headroom(budget_bytes)
+
+
+def _ways(parts: Parts) -> Iterator[tuple[bool, int]]:
+    """Ways of working, those that cost least time first: whether retrieval goes aside, and the size of a piece."""
+    piece = parts.prefill_chunk_tokens
+    yield False, piece
+    yield True, piece
+    while piece > MIN_PIECE_TOKENS:
+        piece = max(MIN_PIECE_TOKENS, piece // 2)
+        yield True, piece
 
 
 def _largest_context(parts: Parts, budget_bytes: int, wanted: Use, limit: int, aside: bool) -> int:
@@ -295,7 +312,10 @@ def _context_refusal(parts: Parts, budget_bytes: int, wanted: Use, context: int,
 
 def _too_small(parts: Parts, budget: Limit, wanted: Use, limit: int) -> str:
     least = dataclasses.replace(wanted, context_tokens=min(USEFUL_TOKENS, limit), prefixes=0)
-    need = min(_kept(parts, least, budget.bytes, aside) for aside in (False, True))
+    need = min(
+        _kept(parts, dataclasses.replace(least, piece_tokens=tokens), budget.bytes, apart)
+        for apart, tokens in _ways(parts)
+    )
     advice = f"{least.context_tokens} tokens of context need {mib(_grown(need, budget.bytes))}"
     weights = parts.weights.private_bytes + parts.weights.hot_bytes
     if budget.bytes < weights:

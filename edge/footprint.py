@@ -32,20 +32,21 @@ _IMPORTS = {"click": 3 * _MIB, "yaml": 2 * _MIB, "edge.answer": 2 * _MIB}
 """Private bytes that importing adds; counted for what is not imported yet when the ledger is made."""
 _PARENT_MAPPED = Part(0, 10 * _MIB, 2 * _MIB)
 _INTERPRETER_BYTES = 9 * _MIB  # with the modules of this package that open a box
-_RETRIEVAL = Part(15 * _MIB, 32 * _MIB, 1 * _MIB)  # onnxruntime and its copy of the runtime are half of it
-_RETRIEVAL_IMPORTS = {"numpy": 6 * _MIB, "apsw": 1 * _MIB, "onnxruntime": 7 * _MIB, "tokenizers": 1 * _MIB}
-_WORKER = Part(17 * _MIB, 22 * _MIB, 8 * _MIB)  # beyond the files that the parent maps too
-_TOKENIZER_FACTOR = 8.7  # private bytes per byte of tokenizer.json
+_RETRIEVAL = Part(18 * _MIB, 28 * _MIB, 1 * _MIB)  # onnxruntime and its copy of the runtime are half of it
+_RETRIEVAL_IMPORTS = {"numpy": 8 * _MIB, "apsw": 2 * _MIB, "onnxruntime": 7 * _MIB, "tokenizers": 1 * _MIB}
+_WORKER = Part(16 * _MIB, 22 * _MIB, 8 * _MIB)  # beyond the files that the parent maps too
+_TOKENIZER_FACTOR = 4.9  # private bytes per byte of tokenizer.json, once what reading it took has been given back
 _ACTIVATION_BYTES_PER_HIDDEN = 110  # prefill, per token of a piece and unit of the hidden size; 64 to 512 tokens alike
 _UNPACKED_MAPPED_SHARE = 0.3  # of the bundle's weights: what stays mapped once a load has read them
 _PREPARED_GROWTH = 1.12  # packed weights, over the bundle's own
-_PREPARED_PRIVATE_BYTES = 4 * _MIB  # of a load
+_PREPARED_PRIVATE_BYTES = 6 * _MIB  # of a load
 _PREPARING_FACTOR = 1.33  # private memory of packing, over what a load without it takes
 _EMBEDDER_MAPPED_SHARE = 0.5  # of its weight file
 _EMBEDDER_ROW_BYTES = 11 * _MIB  # one more text of 256 tokens at the same time
 _PARSER = Part(97 * _MIB, 8 * _MIB, 2 * _MIB)  # text formats, with the language model (75 MiB); Office formats 175 MiB
 PARSER_RESERVED_BYTES = 72 * _MIB  # address space that numpy reserves and never touches; RLIMIT_DATA counts it
-_SQLITE_BYTES = 4 * _MIB  # edge.store.connect.CACHE_BYTES
+_SQLITE_BYTES = 4 * _MIB  # edge.store.connect.CACHE_BYTES, which a smaller index does not fill
+_INGEST_BYTES = 8 * _MIB  # what an ingest imports and holds besides: chunker, progress bar, one document
 _INDEX_SHARE = 1 / 50  # of the index file: 50 bytes for each chunk, which takes 2500 or more there
 
 
@@ -77,7 +78,8 @@ def parts_of(bundle: Bundle, config: EdgeConfig, *, threads: int, prepared: Path
         embedder=_embedder(bundle),
         embedder_row_bytes=_EMBEDDER_ROW_BYTES,
         threads=threads,
-        sqlite_bytes=_SQLITE_BYTES,
+        sqlite_bytes=min(_SQLITE_BYTES, index_bytes),
+        ingest_bytes=_INGEST_BYTES + _SQLITE_BYTES,
         index_bytes=int(index_bytes * _INDEX_SHARE),
         worker=_WORKER,
         parser=_PARSER,

@@ -175,7 +175,7 @@ def main() -> int:
     try:
         with (
             Box.open(bundle=arguments.bundle, index=None, config=None) as box,
-            Store.open(arguments.corpus / "index.db") as source,
+            Store.open(arguments.corpus / "index.db", fingerprint=box.bundle.manifest.embedder.fingerprint) as source,
         ):
             questions, queries = question_vectors(arguments.corpus, box)
             for chunks in arguments.chunks or SIZES:

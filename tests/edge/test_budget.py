@@ -35,6 +35,7 @@ PARTS = Parts(
     embedder_row_bytes=11 * MIB,
     threads=2,
     sqlite_bytes=4 * MIB,
+    ingest_bytes=12 * MIB,
     index_bytes=5 * MIB,
     worker=Part(17 * MIB, 22 * MIB, 8 * MIB),
     parser=Part(97 * MIB, 8 * MIB, 2 * MIB),
@@ -120,16 +121,27 @@ def test_a_context_that_does_not_fit_is_cut_and_the_missing_bytes_are_named() ->
 def test_retrieval_goes_aside_rather_than_cut_the_context(one_question: bool) -> None:
     wanted = Use(2048, one_question=one_question)
     need = budget.fit(PARTS, limit(4000), wanted).kept_bytes
-    plan = budget.fit(PARTS, Limit(need - 20 * MIB, "test"), wanted)
+    plan = budget.fit(PARTS, Limit(need - 45 * MIB, "test"), wanted)  # of which 22 MiB are a large budget's headroom
     assert plan.use.context_tokens == 2048
     assert plan.aside
     assert plan.refusals == ()
 
 
+def test_a_prompt_is_read_in_smaller_pieces_rather_than_cut() -> None:
+    assert budget.fit(PARTS, limit(4000), Use(2048)).use.piece_tokens == 128
+    need = budget.peak(budget.lines_of(PARTS, Use(2048), aside=True), kept=True)
+    plan = budget.fit(PARTS, Limit(need + 7 * MIB, "test"), Use(2048))
+    assert plan.use.context_tokens == 2048
+    assert (plan.aside, plan.use.piece_tokens) == (True, 64)
+    assert f"pieces of {plan.use.piece_tokens} tokens" in by_name(plan.lines)["activations"].why
+    tight = budget.fit(PARTS, Limit(need - 30 * MIB, "test"), Use(2048))
+    assert tight.use.piece_tokens <= 32 and tight.use.context_tokens < 2048
+
+
 def test_prefixes_take_what_the_context_leaves() -> None:
     need = budget.fit(PARTS, limit(4000), Use(2048)).kept_bytes
     plan = budget.fit(PARTS, Limit(need + 200 * MIB, "test"), Use(2048, prefixes=5))
-    assert plan.use == Use(2048, prefixes=2)
+    assert plan.use == Use(2048, prefixes=2, piece_tokens=128)
     assert re.fullmatch(r"5 cached prefixes need .+ more; 2 fit", plan.refusals[0])
     assert plan.kept_bytes <= plan.budget_bytes
     assert budget.most_prefixes(PARTS, plan) == 2
@@ -161,6 +173,14 @@ def test_a_short_context_that_was_asked_for_is_no_refusal() -> None:
     assert (plan.use.context_tokens, plan.refusals) == (200, ())
 
 
+def least_kept(use: Use) -> int:
+    """What a use keeps in the way of working that keeps least."""
+    uses = [dataclasses.replace(use, piece_tokens=piece) for piece in (128, 64, 32, 16)]
+    return min(
+        budget.peak(budget.lines_of(PARTS, one, aside=apart), kept=True) for one in uses for apart in (False, True)
+    )
+
+
 @given(
     mib=st.integers(200, 1200),
     context=st.integers(64, 4096),
@@ -172,14 +192,12 @@ def test_a_short_context_that_was_asked_for_is_no_refusal() -> None:
 def test_what_is_said_to_fit_fits_and_the_next_step_does_not(
     mib: int, context: int, prefixes: int, one_question: bool, ingest: bool, sessions: int
 ) -> None:
-    wanted = Use(context, sessions, prefixes, one_question, ingest)
+    wanted = Use(context, sessions, prefixes, one_question=one_question, ingest=ingest)
     try:
         plan = budget.fit(PARTS, limit(mib), wanted)
     except BudgetExceeded:
         wanted = dataclasses.replace(wanted, context_tokens=min(512, context), prefixes=0)
-        for apart in (False, True):
-            lines = budget.lines_of(PARTS, wanted, aside=apart)
-            assert budget.peak(lines, kept=True) + budget.headroom(mib * MIB) > mib * MIB
+        assert least_kept(wanted) + budget.headroom(mib * MIB) > mib * MIB
         return
     assert plan.kept_bytes <= plan.budget_bytes
     assert plan.use.context_tokens <= min(context, 2048)
@@ -187,9 +205,7 @@ def test_what_is_said_to_fit_fits_and_the_next_step_does_not(
     assert bool(plan.refusals) == (plan.use.context_tokens < context or plan.use.prefixes < prefixes)
     if plan.use.context_tokens < min(context, 2048):
         longer = dataclasses.replace(wanted, context_tokens=plan.use.context_tokens + 64, prefixes=0)
-        for apart in (False, True):
-            lines = budget.lines_of(PARTS, longer, aside=apart)
-            assert budget.peak(lines, kept=True) + plan.headroom_bytes > plan.budget_bytes
+        assert least_kept(longer) + plan.headroom_bytes > plan.budget_bytes
 
 
 def test_the_parser_gets_what_an_ingest_leaves() -> None:

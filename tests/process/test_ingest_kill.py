@@ -182,7 +182,8 @@ def test_the_command_itself_stopped_anywhere(how: signal.Signals, default_bundle
         process.send_signal(how)
         _, errors = process.communicate(timeout=60)
         assert b"Traceback" not in errors
-        assert process.returncode in (-signal.SIGKILL, 130, 0)
+        # SIGINT ends it like SIGKILL where Python has not begun to handle signals
+        assert process.returncode in (-signal.SIGKILL, -signal.SIGINT, 130, 0)
         if index.exists() and index.stat().st_size:
             assert chunks_of(index).items() <= chunks.items()  # each document wholly in, or not at all
     subprocess.run(command(index), check=True, stdout=subprocess.DEVNULL)
