@@ -106,12 +106,12 @@ def test_a_limit_lowered_while_a_conversation_goes_on(environment: dict[str, str
     try:
         process.stdin.write(QUESTION + "\n")
         first = json.loads(process.stdout.readline())
-        cgroup.set_limit(LIMIT)
+        cgroup.set_limit(290 * MIB)
         process.stdin.write("How heavy is it?\n")
         second = json.loads(process.stdout.readline())
         process.stdin.close()
         errors = process.stderr.read()
-        assert process.wait(30) == 0
+        assert process.wait(30) == 0, errors
     finally:
         process.kill()
         process.wait()
