@@ -47,7 +47,9 @@ _PARSER = Part(97 * _MIB, 8 * _MIB, 2 * _MIB)  # text formats, with the language
 PARSER_RESERVED_BYTES = 72 * _MIB  # address space that numpy reserves and never touches; RLIMIT_DATA counts it
 _SQLITE_BYTES = 4 * _MIB  # edge.store.connect.CACHE_BYTES, which a smaller index does not fill
 _INGEST_BYTES = 8 * _MIB  # what an ingest imports and holds besides: chunker, progress bar, one document
-_INDEX_SHARE = 1 / 50  # of the index file: 50 bytes for each chunk, which takes 2500 or more there
+_CHUNK_FILE_BYTES = 2500  # of the index file, for one chunk: 2,200 without text, 4,100 with
+_CHUNK_SIGNS_BYTES = 50  # a bit for each of 384 dimensions, and an offset
+_SEARCH_BYTES = 7 * _MIB  # of a search in 100,000 chunks by signs, for a moment; edge.store.resident says it exactly
 
 
 def parts_of(bundle: Bundle, config: EdgeConfig, *, threads: int, prepared: Path | None, index_bytes: int = 0) -> Parts:
@@ -80,7 +82,7 @@ def parts_of(bundle: Bundle, config: EdgeConfig, *, threads: int, prepared: Path
         threads=threads,
         sqlite_bytes=min(_SQLITE_BYTES, index_bytes),
         ingest_bytes=_INGEST_BYTES + _SQLITE_BYTES,
-        index_bytes=int(index_bytes * _INDEX_SHARE),
+        index_bytes=_index(index_bytes, config.retrieve.exact_chunks),
         worker=_WORKER,
         parser=_PARSER,
     )
@@ -112,6 +114,14 @@ def _weights(bundle: Bundle, prepared: Path | None) -> Part:
     files = sum(path.stat().st_size for path in prepared.glob("*.onnx*")) if prepared.is_dir() else 0
     packed = files - memory.weights_bytes if files else int(memory.weights_bytes * _PREPARED_GROWTH)
     return Part(_PREPARED_PRIVATE_BYTES, packed + once, packed)
+
+
+def _index(file_bytes: int, exact_chunks: int) -> int:
+    """Memory of the vector search, from the size of the index file: counting would import what this avoids."""
+    chunks = file_bytes // _CHUNK_FILE_BYTES
+    if chunks <= exact_chunks:
+        return 0  # read block by block, through SQLite's cache
+    return int(chunks * _CHUNK_SIGNS_BYTES + _SEARCH_BYTES * max(1.0, (chunks / 100_000) ** (1 / 3)))
 
 
 def _embedder(bundle: Bundle) -> Part:

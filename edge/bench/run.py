@@ -123,9 +123,9 @@ def _llama_cpp(context: Context) -> list[Peer]:
         def named(program: str, details: dict[str, Any] = details, format: str = format) -> PeerResult:
             return PeerResult(f"{program} {format}", LLAMA_CPP, {"program": program, **details})
 
-        peers += [
-            Peer(named("llama-server"), open=lambda build=build: context.serve(build), server=build),  # type: ignore[misc]
+        peers += [  # llama-bench first: what both measure is divided by the faster one, which serves nobody
             Peer(named("llama-bench"), bench=build),
+            Peer(named("llama-server"), open=lambda build=build: context.serve(build), server=build),  # type: ignore[misc]
             Peer(named("llama-cli"), cli=build),
         ]
     return peers

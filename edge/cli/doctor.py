@@ -14,7 +14,7 @@ from typing import Literal
 import click
 
 from edge.box import Box
-from edge.cli.common import human_bytes, json_option, print_json, with_box
+from edge.cli.common import human_bytes, json_option, memory_budget_option, print_json, with_box
 from edge.errors import EdgeError, StoreMissing
 from edge.files import home
 from edge.machine import cores
@@ -34,12 +34,14 @@ class Finding:
 
 
 @click.command()
+@memory_budget_option
 @json_option
 @with_box
 def doctor(box: Box, as_json: bool) -> int:
     """Check this machine, the bundle and the index."""
     findings = [finding for check in (_machine, _packages, _extras, _vectors) for finding in check()]
-    findings += [_tried("bundle", lambda: _bundle(box)), _tried("index", lambda: _index(box)), _disk(box)]
+    findings += [_tried("memory", lambda: _memory(box)), _tried("bundle", lambda: _bundle(box))]
+    findings += [_tried("index", lambda: _index(box)), _disk(box)]
     if as_json:
         plain = [{"check": f.check, "level": f.level, "text": f.text} for f in findings]
         print_json({"ok": all(f.level != "fail" for f in findings), "findings": plain})
@@ -99,6 +101,19 @@ def _vectors() -> list[Finding]:
     except apsw.Error as error:
         return [Finding("sqlite", "fail", f"sqlite-vec or FTS5 cannot be loaded: {error}; reinstall apsw, sqlite-vec")]
     return [Finding("sqlite", "ok", f"SQLite {row[1]} with FTS5, sqlite-vec {row[0]}" if row else "loaded")]
+
+
+def _memory(box: Box) -> str:
+    """Before anything is loaded: the ledger begins with this process as it is."""
+    from edge.budget import Use, fit
+
+    budget = box.budget
+    plan = fit(box.parts, budget, Use(box.config.answer.context_tokens, one_question=True))
+    refused = f" ({plan.refusals[0]})" if plan.refusals else ""
+    return (
+        f"budget {human_bytes(budget.bytes)}, {budget.source}; a question needs {human_bytes(plan.kept_bytes)} with "
+        f"{plan.use.context_tokens} tokens of context{refused}; `edge plan` shows the parts"
+    )
 
 
 def _bundle(box: Box) -> str:

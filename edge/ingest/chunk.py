@@ -234,8 +234,7 @@ class _Chunker:
                 return
             self._chunks.append(last)
             whole = sentences(last.text)[-1][0] + last.start
-            size = self._size((whole, end))
-            start = whole if size <= self._limit(section[0]) else start
+            start = whole if self._fits(self._make(whole, end, section)) else start  # else its halves would repeat text
         self._emit([(start, end)], section, None, keep_lead=False)
 
     # Sizes and cuts
