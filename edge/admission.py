@@ -153,7 +153,10 @@ class Admission:
             self._close("embedder")
             release_heap()
         kept = ("context_tokens", "piece_tokens", "prefixes")
-        if before is not None and any(getattr(before.use, name) != getattr(plan.use, name) for name in kept):
+        if before is not None and (
+            before.is_tight != plan.is_tight
+            or any(getattr(before.use, name) != getattr(plan.use, name) for name in kept)
+        ):
             self._close("engine")
 
     def _close(self, part: str) -> None:

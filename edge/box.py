@@ -114,6 +114,7 @@ class Box(Admission):
             prefix_caches=min(config.prefix_caches, 1 + plan.use.prefixes),
             draft_tokens=_draft_tokens(model, config),
             draft_ngram=config.draft_ngram,
+            tight_memory=plan.is_tight,
         )
         template = bundles.chat_template(self.bundle)
         engine = WorkerEngine(self.model_folder, template, model.stop_tokens, options, silence_sec=config.silence_sec)
@@ -188,9 +189,9 @@ class Box(Admission):
         :raises BudgetExceeded: the memory budget does not hold the model with a context of use.
         :raises EdgeError: see `edge.answer`.
         """
-        from edge.answer import answer, answer_closed_book, ignore
-
         config = self._config_for(self.admit(last=last))
+        self.engine.load(wait=False)  # while this process imports the rest
+        from edge.answer import answer, answer_closed_book, ignore
 
         special = self.bundle.manifest.model.special_tokens
         shown = on_token or ignore

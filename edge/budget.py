@@ -125,6 +125,11 @@ class Plan:
         """What has to fit the budget, with headroom."""
         return peak(self.lines, kept=True) + self.headroom_bytes
 
+    @property
+    def is_tight(self) -> bool:
+        """Whether files that are read once, or read ahead, would push out what is needed."""
+        return self.budget_bytes < 2 * (self.bytes + self.headroom_bytes)
+
 
 def peak(lines: Sequence[Line], *, kept: bool = False) -> int:
     """The sum of what is there at the same time, in the larger of the two phases.

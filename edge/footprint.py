@@ -17,6 +17,7 @@ from edge.budget import Part, Parts
 from edge.bundle import EMBEDDER_MODEL, MODEL_CONFIG, Bundle
 from edge.errors import BudgetExceeded, BundleError
 from edge.machine import status_bytes
+from edge.mapped import read_used
 from edge.memory import Limit, limit
 from edge.sizes import parse_size
 
@@ -40,6 +41,7 @@ _ACTIVATION_BYTES_PER_HIDDEN = 110  # prefill, per token of a piece and unit of 
 _UNPACKED_MAPPED_SHARE = 0.3  # of the bundle's weights: what stays mapped once a load has read them
 _PREPARED_GROWTH = 1.12  # packed weights, over the bundle's own
 _PREPARED_PRIVATE_BYTES = 6 * _MIB  # of a load
+_TABLE_ROWS_BYTES = 4 * _MIB  # of the embedding table, for the words of a long prompt
 _PREPARING_FACTOR = 1.33  # private memory of packing, over what a load without it takes
 _EMBEDDER_MAPPED_SHARE = 0.5  # of its weight file
 _EMBEDDER_ROW_BYTES = 11 * _MIB  # one more text of 256 tokens at the same time
@@ -106,14 +108,13 @@ def budget_of(setting: str | int | None) -> Limit:
 
 
 def _weights(bundle: Bundle, prepared: Path | None) -> Part:
-    """A load reads all of a file once; the original form of packed weights is let go, and the packed form stays."""
+    """A load reads all of a file once. Of packed weights only what is used stays mapped (`edge.mapped`)."""
     memory = bundle.manifest.memory
-    once = int(memory.weights_bytes * _UNPACKED_MAPPED_SHARE)
     if prepared is None:
-        return Part(memory.model_private_bytes, once, _MIB)
-    files = sum(path.stat().st_size for path in prepared.glob("*.onnx*")) if prepared.is_dir() else 0
-    packed = files - memory.weights_bytes if files else int(memory.weights_bytes * _PREPARED_GROWTH)
-    return Part(_PREPARED_PRIVATE_BYTES, packed + once, packed)
+        return Part(memory.model_private_bytes, int(memory.weights_bytes * _UNPACKED_MAPPED_SHARE), _MIB)
+    ranges = [span for spans in read_used(prepared).values() for span in spans]
+    used = sum(end - start for start, end in ranges) or int(memory.weights_bytes * _PREPARED_GROWTH)
+    return Part(_PREPARED_PRIVATE_BYTES, used + _TABLE_ROWS_BYTES, used)
 
 
 def _index(file_bytes: int, exact_chunks: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,19 @@ def cores(root: Path = CGROUP_ROOT) -> int:
     allowed = len(os.sched_getaffinity(0))
     quota = min(_cpu_quotas(root), default=math.inf)
     return max(1, min(allowed, math.ceil(quota)) if quota < math.inf else allowed)
+
+
+def installed_version(package: str) -> str:
+    """A package's installed version, as `importlib.metadata.version` says it, but in a hundredth of the time."""
+    name = package.replace("-", "_").lower()
+    for folder in sys.path:
+        for path in Path(folder).glob("*.dist-info"):
+            found, _, version = path.stem.rpartition("-")
+            if found.lower() == name:
+                return version
+    from importlib.metadata import version as recorded
+
+    return recorded(package)
 
 
 def own_cgroups() -> list[tuple[str, str]]:

@@ -16,6 +16,8 @@ from edge.types import Dropped, Hit, Passage, Prompt
 
 GROUNDED = "Answer the question from the passages. Answer briefly, in the words of the passages."
 CLOSED_BOOK = "Answer the question briefly."
+NO_ANSWER = "The passages do not answer this."
+"""What a tuned model says where they don't; edge.answer turns it into an abstention."""
 
 
 class Tokenizer(Protocol):

@@ -147,7 +147,7 @@ def first_output_sec(
                 if after in seen and seen[seen.index(after) + len(after) :].strip():
                     return time.perf_counter() - started
                 if not piece:
-                    why = "ended without a token" if left > 0 and process.poll() is not None else "wrote no token"
+                    why = "ended without a token" if left > 0 and _ends(process) else "wrote no token"
                     shown = (seen or _tail(errors).encode())[-_TAIL_BYTES:].decode("utf-8", "replace")
                     raise EdgeError(f"{_name(command)} {why} within {timeout_sec:g} s: {' '.join(shown.split())}")
 
@@ -203,6 +203,13 @@ def _read(screen: IO[bytes], seconds: float) -> bytes:
         return screen.read(65536) or b""
     except OSError:  # the other end has closed
         return b""
+
+
+def _ends(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process that has closed its terminal is gone: the kernel closes that a moment before."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1)
+    return process.returncode is not None
 
 
 def _tail(output: IO[bytes]) -> str:

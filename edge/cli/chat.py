@@ -65,6 +65,7 @@ def _turn(box: Box, question: str, history: list[Turn], where: Filter, as_json: 
     from edge.cli.ask import echo_draft
     from edge.cli.show import answer_json, print_answer
 
+    box.admit()  # before the model is used: the limit may have been lowered since the last question
     whole = stand_alone(
         question,
         history,

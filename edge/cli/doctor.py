@@ -40,8 +40,9 @@ class Finding:
 def doctor(box: Box, as_json: bool) -> int:
     """Check this machine, the bundle and the index."""
     findings = [finding for check in (_machine, _packages, _extras, _vectors) for finding in check()]
-    findings += [_tried("memory", lambda: _memory(box)), _tried("bundle", lambda: _bundle(box))]
-    findings += [_tried("index", lambda: _index(box)), _disk(box)]
+    findings += [_tried("bundle", lambda: _bundle(box)), _tried("index", lambda: _index(box)), _disk(box)]
+    if all(finding.level != "fail" for finding in findings if finding.check == "bundle"):
+        findings.append(_tried("memory", lambda: _memory(box)))
     if as_json:
         plain = [{"check": f.check, "level": f.level, "text": f.text} for f in findings]
         print_json({"ok": all(f.level != "fail" for f in findings), "findings": plain})

@@ -61,6 +61,7 @@ class EngineOptions:
     prefix_caches: int = 1  # generators kept for the next request; 0 builds one per request
     draft_tokens: int = 0  # most tokens guessed ahead from what the prompt says; 0 is no speculation
     draft_ngram: int = 3  # tokens that must match before the prompt is taken as a guess
+    tight_memory: bool = False  # the budget holds little more than what is used: see edge.mapped
 
 
 class Session(Protocol):

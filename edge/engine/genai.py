@@ -28,7 +28,7 @@ from edge.engine.base import EngineOptions, FinishReason, Message, Sampling, Sta
 from edge.engine.prefix import PrefixCache
 from edge.errors import EngineError
 from edge.machine import cores
-from edge.mapped import MappedFiles
+from edge.mapped import MappedFiles, read_used
 from edge.types import Token
 
 PIECE_SEC = 0.08
@@ -80,8 +80,8 @@ class GenaiEngine:
                 self._model = og.Model(self._config)
             except (RuntimeError, MemoryError) as error:
                 raise EngineError(f"the model cannot be loaded: {error}. {VERIFY}") from error
-            self._mapped = MappedFiles(self._folder)
-            self._mapped.settle()
+            self._mapped = MappedFiles(self._folder, read_used(self._folder))
+            self._mapped.settle(tight=self._options.tight_memory)
         elif self._mapped is not None:
             self._mapped.revive()
 
@@ -106,6 +106,11 @@ class GenaiEngine:
                 generator.append_tokens(list(piece))
                 rows.append(np.array(generator.get_logits()[0, -1], dtype=np.float32))
         return np.stack(rows)
+
+    @property
+    def mapped(self) -> MappedFiles | None:
+        """The weights as files, once they are loaded."""
+        return self._mapped
 
     def close(self) -> None:
         self._cache.clear()

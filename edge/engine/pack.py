@@ -2,17 +2,21 @@
 
 python -m edge.engine.pack PARENT pack SOURCE TARGET     save the graph with weights as this CPU wants them
 python -m edge.engine.pack PARENT logits FOLDER          print a digest of the logits for a fixed text
+python -m edge.engine.pack PARENT trace FOLDER           the same, and note in FOLDER what was read of its files
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import sys
 from pathlib import Path
 
+from edge.files import write_atomic
 from edge.machine import cores
+from edge.mapped import USED
 from edge.process import die_with
 
 # Many kinds of tokens, and more of them than one block of any kernel takes.
@@ -42,13 +46,23 @@ def pack(source: Path, target: Path) -> None:
     ort.InferenceSession(source / name, options, providers=["CPUExecutionProvider"])
 
 
-def logits_digest(folder: Path) -> str:
-    """Hex sha256 of the logits after tokens read together, and after one read alone: other kernels, other layouts."""
+def logits_digest(folder: Path, *, trace: bool = False) -> str:
+    """Hex sha256 of the logits after tokens read together, and after one read alone: other kernels, other layouts.
+
+    :param trace: write into `folder` which parts of its files that took, loading not counted.
+    """
     from edge.engine.base import EngineOptions
     from edge.engine.genai import GenaiEngine
 
     engine = GenaiEngine(folder, "", (), EngineOptions(context_tokens=512, threads=1))
-    return hashlib.sha256(engine.probe(engine.encode(PROBE)).tobytes()).hexdigest()
+    token_ids = engine.encode(PROBE)
+    digest = hashlib.sha256(engine.probe(token_ids).tobytes()).hexdigest()
+    if trace and engine.mapped is not None:
+        with contextlib.suppress(OSError):  # a kernel that does not keep track: the copy serves without the note
+            engine.mapped.forget()
+            engine.probe(token_ids[:1] * 64)  # one row of the embedding table: another prompt has others
+            write_atomic(folder / USED, json.dumps(engine.mapped.used()))
+    return digest
 
 
 def main() -> None:
@@ -57,7 +71,7 @@ def main() -> None:
     if step == "pack":
         pack(Path(paths[0]), Path(paths[1]))
     else:
-        sys.stdout.write(logits_digest(Path(paths[0])) + "\n")
+        sys.stdout.write(logits_digest(Path(paths[0]), trace=step == "trace") + "\n")
 
 
 if __name__ == "__main__":

@@ -15,15 +15,15 @@ import platform
 import shutil
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 from edge.bundle import Bundle
 from edge.errors import EngineError
 from edge.files import sha256_file, sync_directory, write_atomic
+from edge.machine import installed_version
 
 RECORD = "prepared.json"
-SCHEMA = 1
+SCHEMA = 2  # 2: says which parts of the files are in use
 KEPT_BUNDLES = 3
 """Copies are kept for so many bundles, the newest: the one in use, and those that a rollback may bring back."""
 _TIMEOUT_SEC = 900.0
@@ -41,7 +41,8 @@ def platform_key(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     except OSError:
         features = platform.processor()
     digest = hashlib.sha256(features.encode()).hexdigest()[:12]
-    return f"{platform.machine()}-{digest}-ort{version('onnxruntime')}-genai{version('onnxruntime-genai')}"
+    runtime, library = installed_version("onnxruntime"), installed_version("onnxruntime-genai")
+    return f"{platform.machine()}-{digest}-ort{runtime}-genai{library}"
 
 
 def folder_of(bundle: Bundle, cache: Path) -> Path:
@@ -98,7 +99,7 @@ def prepare(bundle: Bundle, cache: Path) -> Path:
         for name in _KEPT:
             if (source / name).is_file():
                 shutil.copyfile(source / name, scratch / name)
-        wanted, got = (_run("logits", str(path)) for path in (source, scratch))
+        wanted, got = _run("logits", str(source)), _run("trace", str(scratch))
         if wanted != got:
             raise EngineError(
                 f"the weights prepared for this CPU give other logits than the bundle's ({got} for {wanted}); "

@@ -16,6 +16,7 @@ from edge.bundle import Bundle
 from edge.config import EdgeConfig, EngineConfig, parse
 from edge.engine import prepared
 from edge.errors import BudgetExceeded, BundleError, ConfigError, EngineError
+from edge.mapped import USED
 from edge.memory import Limit
 from tests import fakes
 
@@ -199,19 +200,17 @@ def test_what_the_ledger_reads_from_a_bundle(bundle: Path) -> None:
         _ = box_of(bundle).parts
 
 
-def test_prepared_weights_are_measured_by_their_files(bundle: Path, tmp_path: Path) -> None:
+def test_prepared_weights_take_what_is_used_of_them(bundle: Path, tmp_path: Path) -> None:
     copy = tmp_path / "prepared"
     copy.mkdir()
-    (copy / "model.onnx").write_bytes(b"graph")
-    with (copy / "model.onnx.data").open("wb") as stream:
-        stream.truncate(320 * MIB)
+    (copy / USED).write_text(json.dumps({"model.onnx.data": [[0, 100 * MIB], [110 * MIB, 180 * MIB]]}))
     box = box_of(bundle)
     there, to_come = (
         footprint.parts_of(box.bundle, box.config, threads=2, prepared=folder).weights
         for folder in (copy, tmp_path / "nowhere")
     )
-    assert there.hot_bytes == pytest.approx(170 * MIB, rel=0.01)  # what is there beyond the bundle's own 150 MiB
-    assert to_come.hot_bytes == pytest.approx(168 * MIB, rel=0.01)
+    assert there.hot_bytes == 170 * MIB
+    assert to_come.hot_bytes == pytest.approx(168 * MIB, rel=0.01)  # from the bundle's own 150 MiB
     assert there.private_bytes < 10 * MIB
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -42,3 +43,10 @@ def test_peak_memory_is_this_process_s_own() -> None:
     child = int(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
     assert 5 * 2**20 < child < 100 * 2**20  # not the parent's, which getrusage would have given
     assert machine.rss_peak_bytes() > len(block)
+
+
+def test_versions_are_those_of_the_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("onnxruntime", "onnxruntime-genai", "PyYAML", "numpy"):
+        assert machine.installed_version(package) == importlib.metadata.version(package)
+    with pytest.raises(importlib.metadata.PackageNotFoundError):
+        machine.installed_version("no-such-package")

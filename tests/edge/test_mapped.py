@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import mmap
 import os
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.mapped import MappedFiles
+from edge.machine import status_bytes
+from edge.mapped import USED, MappedFiles, read_used
 
 MIB = 2**20
 SIZE = 24 * MIB
@@ -47,13 +49,45 @@ def cached_bytes(path: Path) -> int:
 
 def test_what_was_read_and_is_not_mapped_leaves_the_cache(folder: Path, half: mmap.mmap) -> None:
     assert cached_bytes(folder / "weights") == SIZE
-    MappedFiles(folder).settle()
+    MappedFiles(folder).settle(tight=True)
     left = cached_bytes(folder / "weights")
     assert SIZE // 2 <= left < SIZE * 0.6
 
 
+def test_where_there_is_room_the_page_cache_keeps_it_all(folder: Path, half: mmap.mmap) -> None:
+    MappedFiles(folder).settle(tight=False)
+    assert cached_bytes(folder / "weights") == SIZE
+
+
+def test_what_is_used_is_mapped_at_once_and_the_rest_is_not(folder: Path, half: mmap.mmap) -> None:
+    with (
+        (folder / "weights").open("rb") as stream,
+        mmap.mmap(stream.fileno(), SIZE // 4, access=mmap.ACCESS_READ, offset=SIZE * 3 // 4) as table,
+    ):
+        files = MappedFiles(folder)
+        assert sum(half[::4096]) + sum(table[::4096])
+        files.forget()
+        assert files.used() == {}
+        assert sum(half[::4096]) + sum(table[: SIZE // 16 : 4096])  # the second as a table of which some rows are read
+        used = files.used()
+        assert used == {"weights": [(0, SIZE // 2)]}
+        (folder / USED).write_text(json.dumps(used))
+
+        before = status_bytes("RssFile")
+        again = MappedFiles(folder, read_used(folder))
+        again.settle(tight=False)
+        assert before - status_bytes("RssFile") == pytest.approx(SIZE // 4, abs=MIB)  # the table alone was let go
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"weights": 3}', '{"weights": [["a", 2]]}'])
+def test_a_damaged_note_of_what_is_used_is_none(folder: Path, content: str) -> None:
+    (folder / USED).write_text(content)
+    assert read_used(folder) == {}
+    assert read_used(folder / "nowhere") == {}
+
+
 def test_a_page_that_is_missed_is_read_alone(folder: Path, half: mmap.mmap) -> None:
-    MappedFiles(folder).settle()
+    MappedFiles(folder).settle(tight=True)
     flags = {}
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if "-" in line.split()[0] and not line.split()[0].endswith(":"):
@@ -65,7 +99,7 @@ def test_a_page_that_is_missed_is_read_alone(folder: Path, half: mmap.mmap) -> N
 
 def test_links_are_followed_as_the_kernel_names_files(folder: Path, tmp_path: Path, half: mmap.mmap) -> None:
     (tmp_path / "link").symlink_to(folder)
-    MappedFiles(tmp_path / "link").settle()
+    MappedFiles(tmp_path / "link").settle(tight=True)
     assert cached_bytes(folder / "weights") < SIZE * 0.6
 
 
@@ -77,7 +111,7 @@ def test_what_the_kernel_took_is_asked_for_again(
     monkeypatch.setattr(files, "_advise", advice.append)
     resident = [100 * MIB, 90 * MIB, 30 * MIB]
     monkeypatch.setattr("edge.mapped.status_bytes", lambda key: resident.pop(0))
-    files.settle()
+    files.settle(tight=True)
     files.revive()
     assert advice == [1]  # MADV_RANDOM; little was lost
     files.revive()
@@ -88,5 +122,5 @@ def test_a_folder_of_which_nothing_is_mapped(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "sub").mkdir()
     files = MappedFiles(tmp_path)
-    files.settle()
+    files.settle(tight=True)
     files.revive()
