@@ -106,6 +106,11 @@ class EngineConfig:
 
 
 @dataclass(frozen=True)
+class FeedbackConfig:
+    enabled: bool = False  # whether `edge ask` keeps questions, passages and answers in feedback.db
+
+
+@dataclass(frozen=True)
 class EdgeConfig:
     """Everything `edge` can be told, with the defaults that `configs/edge/default.yaml` documents."""
 
@@ -125,6 +130,7 @@ class EdgeConfig:
     retrieve: RetrieveConfig = RetrieveConfig()
     answer: AnswerConfig = field(default_factory=AnswerConfig)
     engine: EngineConfig = EngineConfig()
+    feedback: FeedbackConfig = FeedbackConfig()
 
 
 def load(cls: type[T], path: Path) -> T:

@@ -21,6 +21,7 @@ EdgeError                     base: exit code 1
 │   └── OfflineError          it would need the network, which EDGE_OFFLINE=1 forbids or which does not answer
 ├── ResultError               a benchmark's result file is missing, damaged, or of another schema
 ├── PeerError                 the peer of a benchmark is down, slow, or answers nonsense
+├── DatasetError              training data are missing, malformed or not those that were split; names the lines
 └── BuildError                a stage of `edge optimize run` failed; names its log
     └── GateError             the build works but lost too much quality: not packaged (exit 4)
 """
@@ -111,6 +112,10 @@ class ResultError(EdgeError):
 
 
 class PeerError(EdgeError):
+    pass
+
+
+class DatasetError(EdgeError):
     pass
 
 

@@ -97,7 +97,12 @@ def defuse(text: str, special_tokens: Sequence[str]) -> str:
 
 def heading_line(hit: Hit) -> str:
     """Where a passage stands: title and headings, as one line; a heading that repeats the one before is left out."""
-    return " > ".join(_without_repeats((hit.title, *hit.chunk.headings)))
+    return heading_line_of(hit.title, hit.chunk.headings)
+
+
+def heading_line_of(title: str, headings: Sequence[str]) -> str:
+    """The same for a document's title and a chunk's headings."""
+    return " > ".join(_without_repeats((title, *headings)))
 
 
 def _without_repeats(names: Sequence[str]) -> Iterator[str]:

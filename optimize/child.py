@@ -38,11 +38,38 @@ def run(module: str, arguments: list[str], what: str, log_name: str, scratch: Pa
     :param scratch: caches of the libraries go below it, and nothing outside is written.
     :raises BuildError: it failed; names the log and shows its last lines.
     """
+    log = log_file(log_name)
+    with log.open("wb") as stream:
+        done = subprocess.run(
+            command(module, arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=environment(scratch),
+            check=False,
+        )
+    if done.returncode != 0:
+        raise failure(what, log, done.returncode)
+    return log
+
+
+def log_file(log_name: str) -> Path:
+    """`<cache>/logs/<log_name>.log`; its folder exists."""
     log = cache() / "logs" / f"{log_name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    return log
+
+
+def command(module: str, arguments: list[str]) -> list[str]:
+    """What starts a child."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+def environment(scratch: Path) -> dict[str, str]:
+    """A child's environment: quiet, offline, caches of the libraries below `scratch`."""
     root = str(Path(__file__).resolve().parents[1])
     inherited = os.environ.get("PYTHONPATH")
-    environment = {
+    return {
         **os.environ,
         **_QUIET,
         **_OFFLINE,  # what a step needs was fetched before, and checked
@@ -50,14 +77,6 @@ def run(module: str, arguments: list[str], what: str, log_name: str, scratch: Pa
         "HF_HUB_CACHE": str(scratch / "hf" / "hub"),
         "PYTHONPATH": root if not inherited else f"{root}{os.pathsep}{inherited}",
     }
-    command = [sys.executable, "-m", module, *arguments]
-    with log.open("wb") as stream:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, env=environment, check=False
-        )
-    if done.returncode != 0:
-        raise failure(what, log, done.returncode)
-    return log
 
 
 def failure(what: str, log: Path, returncode: int) -> BuildError:

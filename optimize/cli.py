@@ -14,10 +14,14 @@ import click
 from edge.config import to_plain
 from edge.errors import BuildError
 from edge.files import home
+from optimize.dataset.cli import data
+from optimize.finetune_cli import finetune, losses_shown
 
-_NEEDED = ("torch", "transformers", "olive", "onnx", "onnx_ir", "gguf")
+_NEEDED = ("torch", "transformers", "peft", "olive", "onnx", "onnx_ir", "gguf")
 _TITLES = {
     "parent": "fetch the base model and make its fp32 parent",
+    "adapter": "train the adapter",
+    "merged": "merge the adapter",
     "model": "quantize with Olive",
     "kv-scales": "calibrate the KV cache",
     "reference": "read the gate's text with the parent",
@@ -47,8 +51,8 @@ def run(recipe: str | None, out: Path | None, as_json: bool) -> None:
     from optimize.recipe import DEFAULT, load_recipe
 
     loaded = load_recipe(recipe or DEFAULT)
-    with _progress() as report:
-        result = pipeline.run(loaded, out or home() / "bundle", report)
+    with _progress() as report, losses_shown() as watch:
+        result = pipeline.run(loaded, out or home() / "bundle", report, watch)
     if as_json:
         click.echo(json.dumps(to_plain(result)))
         return
@@ -68,6 +72,12 @@ def recipes() -> None:
 
     for name, path in shipped().items():
         click.echo(f"{name}{' (default)' if name == DEFAULT else ''}\t{path}")
+
+
+optimize.add_command(finetune)
+
+
+optimize.add_command(data)
 
 
 def _check_installed() -> None:

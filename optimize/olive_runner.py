@@ -23,12 +23,19 @@ _NO_OUTPUT = 3
 _RESULT = "result.json"
 
 
-def run_workflow(input_model: dict[str, Any], passes: dict[str, Any], scratch: Path, log_name: str) -> Path:
+def run_workflow(
+    input_model: dict[str, Any],
+    passes: dict[str, Any],
+    scratch: Path,
+    log_name: str,
+    data_configs: list[dict[str, Any]] | None = None,
+) -> Path:
     """Run Olive passes over a model on the CPU and return the file or folder of the output model, below `scratch`.
 
     :param input_model: Olive's `input_model`, e.g. {"type": "HfModel", "model_path": ...}.
     :param passes: Olive's `passes`, name -> {"type": ..., options}.
     :param scratch: an existing folder; Olive's cache and output go there.
+    :param data_configs: Olive's `data_configs`, which a pass may name.
     :raises BuildError: a pass failed, whether Olive said so or not; names the log.
     """
     versions = "-".join(importlib.metadata.version(name) for name in SHIM_VERSIONS)
@@ -41,6 +48,7 @@ def run_workflow(input_model: dict[str, Any], passes: dict[str, Any], scratch: P
             }
         },
         "passes": passes,
+        "data_configs": data_configs or [],
         "host": "box",
         "target": "box",
         "output_dir": str(scratch / "output"),

@@ -1,5 +1,7 @@
 """The straight path of a model: fetch -> fp32 parent -> quantized ONNX -> gate -> bundle. Read top to bottom.
 
+A recipe that tunes has two stages more behind the parent: adapter -> merged, which then is what is built and compared.
+
 Every stage reads one parent and writes a new folder under `<cache>/stages`, found again by the hash of what it read. So
 a second run does nothing, a changed threshold rebuilds nothing, and a killed build goes on where it was.
 """
@@ -18,6 +20,7 @@ from typing import Any
 
 from edge import bundle, machine
 from edge.config import to_plain
+from edge.errors import ConfigError
 from edge.files import write_atomic
 from optimize import (
     child,
@@ -26,8 +29,10 @@ from optimize import (
     embedder_gate,
     evaluate,
     export,
+    finetune,
     head,
     measure,
+    merge,
     olive_runner,
     package,
     quantize,
@@ -81,6 +86,44 @@ class Build:
             export.export_parent(fetched, out, _log_name("parent", reads))
 
         return self.stage("parent", reads, work)
+
+    def tuned(self, parent: Stage, watch: finetune.Watch | None = None) -> Stage:
+        """The parent with the recipe's adapter merged: trained here, or ready; the parent itself where there is none.
+
+        :param watch: called after each step of the training.
+        """
+        recipe = self.recipe
+        if recipe.finetune:
+            made = self.adapter(parent, watch)
+            folder, sha256 = made.path, made.files
+        elif recipe.adapter:
+            folder = merge.check_source(recipe.adapter)
+            sha256 = hash_folder(folder)
+        else:
+            return parent
+        reads = {
+            "parent": parent.digest,
+            "base": recipe.base.id,
+            "adapter": {name: sha256.get(name) for name in merge.READS},
+            "tools": tools(*merge.TOOLS),
+            "code": code(merge),
+        }
+
+        def work(out: Path) -> None:
+            merge.merge(parent.path, recipe.base.id, folder, out, _log_name("merged", reads))
+
+        return self.stage("merged", reads, work, needed_bytes=2 * _folder_bytes(parent))
+
+    def adapter(self, parent: Stage, watch: finetune.Watch | None = None) -> Stage:
+        """The adapter that the recipe's section `finetune` describes.
+
+        :raises ConfigError: it has none.
+        """
+        recipe = self.recipe.finetune
+        if recipe is None:
+            raise ConfigError(f"recipe {self.recipe.name} has no section finetune: say there how to tune, and on what")
+        train, held_out = finetune.read_samples(recipe.data)
+        return finetune.finetune(parent, self.recipe.base.id, recipe, train, held_out, watch, self.stage)
 
     def model(self, parent: Stage, recipe: ModelRecipe) -> Stage:
         """The quantized ONNX folder; an int8 KV cache needs the ranges seen by a build with a float32 cache first."""
@@ -173,9 +216,10 @@ class Build:
         )
 
 
-def run(recipe: Recipe, out: Path, report: Report) -> BuildResult:
+def run(recipe: Recipe, out: Path, report: Report, watch: finetune.Watch | None = None) -> BuildResult:
     """Build the bundle that `recipe` describes at `out`; what is built already is used again.
 
+    :param watch: called after each step of a training, where the recipe has one.
     :raises SourceError: the base cannot be fetched, or is not what the recipe pins.
     :raises BuildError: a stage failed, or `out` holds something else.
     :raises GateError: the build lost too much; nothing is written to `out`.
@@ -185,6 +229,7 @@ def run(recipe: Recipe, out: Path, report: Report) -> BuildResult:
     build = Build(recipe, report)
     parent = build.parent()
     quantize.check_fits(parent.path, recipe.model)
+    parent = build.tuned(parent, watch)
     model = build.model(parent, recipe.model)
     judged = evaluate.judge(build.gate(parent, model), recipe.gate)
     embedder_stage = build.embedder()
@@ -259,6 +304,9 @@ def recipe_digest(build: Build) -> str:
     recipe = to_plain(build.recipe)
     for section in ("base", "embedder"):
         recipe[section].pop("source")  # may hold a path of this machine; its bytes are in what the stages read
+    for section, paths in (("finetune", "data"), ("adapter", "path")):
+        if recipe[section]:
+            recipe[section].pop(paths)
     return digest_of({"recipe": recipe, "stages": [stage.key for stage in build.stages]})
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from edge.config import load
 from edge.errors import ConfigError
 from optimize.embedder import EmbedderRecipe
+from optimize.finetune_recipe import AdapterSource, FineTuneRecipe
 from optimize.shipped import DEFAULT, shipped
 from optimize.sources import Source
 
@@ -89,6 +90,12 @@ class Recipe:
     model: ModelRecipe
     embedder: EmbedderRecipe
     gate: GateRecipe
+    finetune: FineTuneRecipe | None = None  # an adapter to train and merge
+    adapter: AdapterSource | None = None  # an adapter that is ready, to merge
+
+    def __post_init__(self) -> None:
+        if self.finetune and self.adapter:
+            raise ValueError("finetune trains an adapter and adapter names one that is ready: give one of them")
 
 
 def load_recipe(name_or_path: str = DEFAULT) -> Recipe:
@@ -109,6 +116,8 @@ def _anchored(value: Any, folder: Path) -> Any:
     """The same frozen data with every relative path below `folder`."""
     if isinstance(value, Path):
         return folder / value.expanduser()
+    if isinstance(value, tuple):
+        return tuple(_anchored(item, folder) for item in value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         changed = {spec.name: _anchored(getattr(value, spec.name), folder) for spec in dataclasses.fields(value)}
         return dataclasses.replace(value, **changed)

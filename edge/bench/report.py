@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,27 +9,8 @@ from typing import Any
 
 from edge.bench.figures import higher_is_better
 from edge.bench.result import Result, SuiteResult
-from edge.errors import EdgeError, ResultError
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430 }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem } img { max-width: 100%; display: block }
-table { border-collapse: collapse; font-size: 13px } td, th { padding: 2px 12px 2px 0; text-align: right }
-td:first-child, th:first-child { text-align: left; font-family: ui-monospace, monospace }
-tr:nth-child(even) { background: #f3f5f8 }
-.good { color: #126b3a } .bad { color: #a4262c } .note { color: #5b6675; font-size: 13px }
-"""
-_WIDTH, _HEIGHT = 8.0, 3.4  # inches
-_DRAWING_STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.ymargin": 0.1,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-    "svg.hashsalt": "edge",  # the same result, the same file
-}
+from edge.errors import ResultError
+from edge.html import drawing, escape, whole_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +29,18 @@ def page(results: Sequence[tuple[str, Result]]) -> str:
     :raises ResultError: a file holds something that cannot be drawn.
     """
     lines = [line for name, result in results for line in _lines(name, result, len(results) > 1)]
-    body = [f"<h1>edge bench</h1><p class=note>{_escape(', '.join(name for name, _ in results))}</p>"]
+    body = [f"<h1>edge bench</h1><p class=note>{escape(', '.join(name for name, _ in results))}</p>"]
     try:
         for title, draw, absent in _DRAWINGS:
-            picture = _draw(lambda figure, draw=draw: draw(figure, lines))  # type: ignore[misc]
+            picture = drawing(lambda figure, draw=draw: draw(figure, lines))  # type: ignore[misc]
             body.append(f"<h2>{title}</h2>" + (picture or f"<p class=note>No data: {absent}.</p>"))
         for name, result in results:
-            body.append(f"<h2>{_escape(name)}</h2>{_notes(result)}{_metrics(result)}{_environment(result)}")
+            body.append(f"<h2>{escape(name)}</h2>{_notes(result)}{_metrics(result)}{_environment(result)}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResultError(
             f"a result holds something that cannot be drawn: {error!r}. Run `edge bench` again"
         ) from error
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>edge bench</title>"
-        f"<style>{_STYLE}</style><body>{''.join(body)}</body></html>\n"
-    )
+    return whole_page("edge bench", body)
 
 
 def _lines(name: str, result: Result, several: bool) -> list[Line]:
@@ -184,24 +159,6 @@ _DRAWINGS: tuple[tuple[str, Callable[[Any, Sequence[Line]], bool], str], ...] = 
 )
 
 
-def _draw(draw: Callable[[Any], bool]) -> str | None:
-    """A drawing as an image inside the page, or None where there is nothing to draw."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise EdgeError(
-            f"drawing needs matplotlib, which is not installed ({error}): pip install 'edge-slm[bench]'"
-        ) from error
-    with matplotlib.rc_context(_DRAWING_STYLE):
-        figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
-        if not draw(figure):
-            return None
-        picture = io.BytesIO()
-        figure.savefig(picture, format="svg", metadata={"Date": None})
-    return f'<img alt="" src="data:image/svg+xml;base64,{base64.b64encode(picture.getvalue()).decode()}">'
-
-
 def _cumulative(axes: Any, samples: Sequence[float], label: str) -> None:
     ordered = sorted(samples)
     if ordered:
@@ -223,19 +180,19 @@ def _or_gap(value: float | None) -> float:
 
 def _notes(result: Result) -> str:
     found = [] if result.complete else ["This run is not complete.", *result.errors]
-    return "".join(f"<p class=bad>{_escape(note)}</p>" for note in found)
+    return "".join(f"<p class=bad>{escape(note)}</p>" for note in found)
 
 
 def _metrics(result: Result) -> str:
     """Ours, and every peer's ratio, marked by which way is better."""
     peers = [peer for peer in result.peers if peer.ratios]
-    head = "".join(f"<th>÷ {_escape(peer.name)}" for peer in peers)
+    head = "".join(f"<th>÷ {escape(peer.name)}" for peer in peers)
     rows = []
     for suite in result.suites.values():
         for metric, value in suite.metrics.items():
             cells = "".join(_ratio(metric, peer.ratios.get(metric)) for peer in peers)
-            shown = _number(value) if value is not None else _escape(suite.reasons.get(metric, "-"))
-            rows.append(f"<tr><td>{_escape(metric)}<td>{shown}{cells}")
+            shown = _number(value) if value is not None else escape(suite.reasons.get(metric, "-"))
+            rows.append(f"<tr><td>{escape(metric)}<td>{shown}{cells}")
     return f"<table><tr><th>metric<th>edge{head}{''.join(rows)}</table>"
 
 
@@ -248,8 +205,8 @@ def _ratio(metric: str, ratio: float | None) -> str:
 
 
 def _environment(result: Result) -> str:
-    rows = [f"<tr><td>{_escape(key)}<td>{_escape(_plain(value))}" for key, value in result.environment.items()]
-    rows.append(f"<tr><td>created<td>{_escape(result.created)}")
+    rows = [f"<tr><td>{escape(key)}<td>{escape(_plain(value))}" for key, value in result.environment.items()]
+    rows.append(f"<tr><td>created<td>{escape(result.created)}")
     return f"<p class=note>Environment</p><table>{''.join(rows)}</table>"
 
 
@@ -261,7 +218,3 @@ def _plain(value: Any) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def _escape(text: str) -> str:
-    return html.escape(text)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.box import Box, Mode
-from edge.cli.common import json_option, memory_budget_option, print_json, with_box
-from edge.cli.show import answer_json, explain_json, print_answer, print_explanation
-from edge.errors import EdgeError, UsageError
+from edge.cli.common import json_option, memory_budget_option, print_json, print_note, with_box
+from edge.errors import EdgeError, StoreError, UsageError
 
 if TYPE_CHECKING:
+    from edge.answer import Answer
     from edge.store.filters import Filter
     from edge.types import Token
 
@@ -59,12 +59,17 @@ def ask(
 def _ask_one(box: Box, question: str, mode: Mode, where: Filter, explain: bool, as_json: bool) -> int:
     streaming = sys.stdout.isatty() and not as_json
     answer = box.ask(question, mode=mode, where=where, on_token=echo_draft if streaming else None, last=True)
+    from edge.cli.show import answer_json, explain_json, print_answer, print_explanation  # not before the model loads
+
+    kept = _keep(box, question, answer)
     if as_json:
-        print_json(answer_json(answer) | (explain_json(answer) if explain else {}))
+        print_json(answer_json(answer) | (explain_json(answer) if explain else {}) | kept)
     else:
         if explain:
             print_explanation(answer)
         print_answer(answer, mode, streamed=streaming)
+        if kept:
+            click.echo(f"\n(kept on this box; rate it: edge feedback rate {kept['feedback_id']} up|down)")
     return ABSTAINED if answer.abstained else 0
 
 
@@ -75,6 +80,8 @@ def echo_draft(token: Token) -> None:
 
 def _ask_all(box: Box, questions: list[dict[str, Any]], mode: Mode, where: Filter, explain: bool) -> int:
     """One JSON line per question; a question that fails gets a line with its error, and the rest go on."""
+    from edge.cli.show import answer_json, explain_json
+
     failed = False
     for entry in questions:
         try:
@@ -86,11 +93,26 @@ def _ask_all(box: Box, questions: list[dict[str, Any]], mode: Mode, where: Filte
                 raise
             result = {"error": str(error), "kind": type(error).__name__}
         else:
-            result = answer_json(answer) | (explain_json(answer) if explain else {})
+            kept = _keep(box, entry["question"], answer)
+            result = answer_json(answer) | (explain_json(answer) if explain else {}) | kept
         failed = failed or "error" in result
         print_json({"id": entry["id"]} | result)
         sys.stdout.flush()
     return 1 if failed else 0
+
+
+def _keep(box: Box, question: str, answer: Answer) -> dict[str, Any]:
+    """Keep the question and its answer where the configuration asks for it; an answer is shown even if that fails."""
+    if not box.config.feedback.enabled:
+        return {}
+    from edge import feedback
+
+    path, shown = feedback.default_path(), box.config.answer.max_passages
+    try:
+        return {"feedback_id": feedback.record(path, question, answer, box.bundle.digest, max_passages=shown)}
+    except StoreError as error:
+        print_note(f"the answer was not kept: {error}")
+        return {}
 
 
 def _is_about_the_question(error: EdgeError) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from importlib.metadata import entry_points, version
 from typing import NoReturn
 
 import click
@@ -19,6 +18,7 @@ COMMANDS = {
     "ingest": ("edge.cli.ingest:ingest", "Read files and folders into the index."),
     "ask": ("edge.cli.ask:ask", "Ask a question about the documents, or a file of them."),
     "chat": ("edge.cli.chat:chat", "Hold a conversation about the documents."),
+    "feedback": ("edge.cli.feedback:feedback", "Rate answers, on this box alone; list, export, delete them."),
     "plan": ("edge.cli.plan:plan", "Show what answering takes of the memory budget, and what fits."),
     "index": ("edge.cli.index:index", "Look at the index, remove from it, rebuild it, compact it."),
     "bundle": ("edge.cli.bundle:bundle", "Show or verify the bundle."),
@@ -51,6 +51,8 @@ class LazyGroup(click.Group):
 
 
 def _plugin(name: str) -> click.Command:
+    from importlib.metadata import entry_points  # takes longer than the rest of a start
+
     found = entry_points(group="edge.commands", name=name)
     try:
         command = next(iter(found)).load()
@@ -65,7 +67,7 @@ def _plugin(name: str) -> click.Command:
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("edge-slm"), prog_name="edge")
+@click.version_option(package_name="edge-slm", prog_name="edge")
 def cli() -> None:
     """Answers questions about your documents on this machine, with checked citations.
 

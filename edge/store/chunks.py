@@ -185,6 +185,11 @@ class Store:
         with translated(self.path):
             return texts.read(self.connection, source)
 
+    def chunk_ids(self, source: str) -> list[int]:
+        """The ids of a document's chunks, in reading order."""
+        sql = "SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document_id WHERE d.source = ? ORDER BY c.ordinal"
+        return [id for (id,) in self._rows(sql, source)]
+
     def text(self, document_id: int, start: int = 0, end: int | None = None) -> str:
         """A span of a document's extracted text, in characters; only the pieces that it touches are read."""
         with translated(self.path):

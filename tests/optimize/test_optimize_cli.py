@@ -22,7 +22,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Path]]:
     """Replaces the pipeline by one that remembers what it was asked for."""
     seen: list[tuple[Recipe, Path]] = []
 
-    def run(recipe: Recipe, out: Path, report: pipeline.Report) -> BuildResult:
+    def run(recipe: Recipe, out: Path, report: pipeline.Report, watch: object) -> BuildResult:
         seen.append((recipe, out))
         report("model", "running")
         report("model", "built")
