@@ -2,7 +2,7 @@
 
 `answer` is the whole path. Two safeguards stand on it, because a small model is sure of everything it says:
 - nothing relevant was found: the answer is an abstention, and the model is not asked; so is an answer that no passage
-  supports where no passage holds any word of the question either;
+  supports where no passage holds any word of the question either, and what a model tuned to do so says itself;
 - what the model wrote is not borne out (see `_is_trusted`): the sentences of the passages that answer the question
   best are quoted instead, and what the model wrote is kept in `Answer.generated`.
 """
@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edge.cite import Sentence, cite, quote
+from edge.cite import Sentence, cite, cite_marked, quote
 from edge.config import EdgeConfig, Trust
 from edge.engine.base import Engine, Sampling, Stats
 from edge.errors import PromptTooLong
 from edge.memory import tree_rss_peak_bytes
-from edge.prompt import build, build_closed_book
+from edge.prompt import NO_ANSWER, build, build_closed_book
 from edge.sentences import sentences as sentences_of
 from edge.types import Citation, Dropped, Hit, Prompt, Token
 
@@ -61,11 +61,13 @@ def answer(
     engine: Engine,
     config: EdgeConfig,
     special_tokens: Sequence[str] = (),
+    marked: bool = False,
     on_token: Callable[[Token], None] = ignore,
 ) -> Answer:
     """Answer a question from the documents.
 
     :param retrieve: question to hits, best first.
+    :param marked: the model was tuned to cite, and to say where the passages hold no answer.
     :param on_token: called with each token as it is generated.
     :raises UsageError: the question is empty.
     :raises PromptTooLong: it does not fit the context.
@@ -95,10 +97,15 @@ def answer(
             "ingest.chunk.max_tokens and run `edge index rebuild`"
         )
     generated, stats = _generate(prompt, engine, config, on_token)
-    text, quoted = generated, False
-    sentences = cite(text, question, prompt.passages, config.answer.support)
+    if marked and generated.startswith(NO_ANSWER):
+        return _abstention(hits, prompt, prompt.dropped, generated, stats, retrieve_sec)
+    text, quoted, support = generated, False, config.answer.support
+    if marked:
+        text, sentences = cite_marked(generated, question, prompt.passages, support)
+    else:
+        sentences = cite(text, question, prompt.passages, support)
     evidence = quote(question, prompt.passages)
-    if not _is_trusted(sentences, evidence, config.answer.trust):
+    if not _is_trusted(sentences, evidence, _trust(config, marked)):
         if evidence is None:
             return _abstention(hits, prompt, prompt.dropped, generated, stats, retrieve_sec)
         text, quoted = evidence.text, True
@@ -161,6 +168,12 @@ def _abstention(
         retrieve_sec,
         tree_rss_peak_bytes(os.getpid()),
     )
+
+
+def _trust(config: EdgeConfig, marked: bool) -> Trust:
+    if config.answer.trust == "auto":
+        return "support" if marked else "agreement"
+    return config.answer.trust
 
 
 def _is_trusted(sentences: Sequence[Sentence], evidence: Citation | None, trust: Trust) -> bool:

@@ -205,6 +205,7 @@ class Box(Admission):
             engine=self.engine,
             config=config,
             special_tokens=special,
+            marked=self.bundle.manifest.model.answers == "marked",
             on_token=shown,
         )
 

@@ -51,6 +51,7 @@ class ModelSection:
     chat_template: str  # file inside the bundle
     stop_tokens: tuple[int, ...]
     special_tokens: tuple[str, ...] = ()  # as written in text; defused where a document or a question holds them
+    answers: Literal["free", "marked"] = "free"  # marked: tuned to cite, and to say so where passages hold no answer
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,50 @@ def cite(answer: str, question: str, passages: Sequence[Passage], support: float
     ]
 
 
+_CLAIM = re.compile(r"\s*\[(\d{1,2})\]([.!?…]?)")
+
+
+def cite_marked(reply: str, question: str, passages: Sequence[Passage], support: float) -> tuple[str, list[Sentence]]:
+    """The answer of a model that was tuned to cite ("ten seconds [2]"), without its markers, and its sentences.
+
+    A marker is believed where its passage holds the words before it as they are; else they are taken for a sentence
+    like any other, and compared with all passages.
+    """
+    text, found, at = "", [], 0
+    for match in [*_CLAIM.finditer(reply), None]:
+        end = match.start() if match else len(reply)
+        claim = reply[at:end].strip() + (match.group(2) if match else "")
+        at = match.end() if match else len(reply)
+        if not claim.strip(".!?… "):
+            continue
+        text += f" {claim}" if text else claim
+        start = len(text) - len(claim)
+        evidence = _stated(claim, question, passages, int(match.group(1)) if match else 0)
+        if evidence is not None:
+            found.append(Sentence(start, len(text), claim, evidence))
+        else:
+            parts = cite(claim, question, passages, support)
+            found += [Sentence(start + one.start, start + one.end, one.text, one.citation) for one in parts]
+    return text, found
+
+
+def _stated(claim: str, question: str, passages: Sequence[Passage], marker: int) -> Citation | None:
+    """The sentence of the marked passage, else of another, that holds the claim as it is, and most of the question."""
+    said = _plain(claim)
+    for passage in sorted(passages, key=lambda one: one.marker != marker):
+        holding = [window for window in _windows(passage) if said in _plain(window.text)]
+        if holding:
+            asked = _by_language(question, holding)
+            best = max(holding, key=lambda one: (len(asked[one.language] & one.terms), -one.sentences, -one.at))
+            return _citation(best, 1.0, claim)
+    return None
+
+
+def _plain(text: str) -> str:
+    """Words as they are compared: one space apart, between spaces, without punctuation at their ends."""
+    return " " + " ".join(word.strip(".,;:!?…\"'()[]“”‘’") for word in text.casefold().split()) + " "
+
+
 def quote(question: str, passages: Sequence[Passage]) -> Citation | None:
     """The sentence of the passages that answers the question best, with the one after it; None where none holds a word.
 

@@ -20,7 +20,7 @@ from edge.sizes import parse_size
 
 T = TypeVar("T")
 
-Trust = Literal["support", "agreement"]
+Trust = Literal["auto", "support", "agreement"]
 """When the model's own words are shown: see `edge.answer`."""
 
 
@@ -78,7 +78,7 @@ class AnswerConfig:
     context_tokens: int = 2048  # prompt and answer together; at most the bundle's own
     max_tokens: int = 96  # of the answer
     max_passages: int = 3
-    trust: Trust = "agreement"
+    trust: Trust = "auto"
     support: float = 0.6  # least share of a sentence's content that a span must hold to be cited for it
 
     def __post_init__(self) -> None:

@@ -290,6 +290,7 @@ def _model_section(recipe: Recipe, folder: Path) -> bundle.ModelSection:
         chat_template=f"model/{export.CHAT_TEMPLATE}",
         stop_tokens=tuple(ends) if isinstance(ends, list) else (ends,),
         special_tokens=_special_tokens(folder),
+        answers=recipe.answers,
     )
 
 

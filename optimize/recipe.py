@@ -90,6 +90,7 @@ class Recipe:
     model: ModelRecipe
     embedder: EmbedderRecipe
     gate: GateRecipe
+    answers: Literal["free", "marked"] = "free"  # marked: the model is tuned to cite, as optimize/dataset/examples.py
     finetune: FineTuneRecipe | None = None  # an adapter to train and merge
     adapter: AdapterSource | None = None  # an adapter that is ready, to merge
 

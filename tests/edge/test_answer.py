@@ -9,6 +9,7 @@ import pytest
 from edge.answer import ABSTENTION, answer, answer_closed_book
 from edge.config import EdgeConfig
 from edge.errors import PromptTooLong, UsageError
+from edge.prompt import NO_ANSWER
 from edge.types import Chunk, Hit, Token
 from tests.edge.scripted import Scripted
 
@@ -131,3 +132,20 @@ def test_words_without_any_evidence_are_not_shown() -> None:
 def test_no_room_for_any_passage_is_an_error() -> None:
     with pytest.raises(PromptTooLong, match="no passage fits"):
         answer("why " * 70, retrieve=lambda q: [hit("word " * 90)], engine=Scripted("x"), config=CONFIG)
+
+
+def test_a_model_that_cites_is_taken_at_its_word_where_the_passage_holds_it() -> None:
+    other = hit("The cabinet door of the pump house has a red lock. It was painted in 1987.", number=2)
+    hits = [hit(), other]
+    found = answer(QUESTION, retrieve=lambda q: hits, engine=Scripted("1987 [2]"), config=CONFIG, marked=True)
+    assert (found.text, found.quoted, found.generated) == ("1987", False, "1987 [2]")
+    assert [(c.marker, c.text) for c in found.citations] == [(2, "It was painted in 1987.")]
+    found = answer(QUESTION, retrieve=lambda q: hits, engine=Scripted("1988 [2]"), config=CONFIG, marked=True)
+    assert found.quoted and "12 seconds" in found.text  # nothing bears it out
+
+
+def test_a_model_may_say_that_the_passages_hold_no_answer() -> None:
+    found = answer(QUESTION, retrieve=lambda q: [hit()], engine=Scripted(NO_ANSWER), config=CONFIG, marked=True)
+    assert found.abstained and found.text == ABSTENTION and found.generated == NO_ANSWER
+    found = answer(QUESTION, retrieve=lambda q: [hit()], engine=Scripted(NO_ANSWER), config=CONFIG)
+    assert not found.abstained  # from a model that was not tuned to, it means nothing

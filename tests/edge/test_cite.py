@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.cite import cite, quote
+from edge.cite import cite, cite_marked, quote
 from edge.types import Chunk, Hit, Near, Passage
 
 
@@ -177,3 +177,41 @@ def test_what_only_the_title_says_is_no_evidence_in_the_text() -> None:
     passage = Passage(1, Hit(1, "/d", "", "txt", "en", chunk, 0.5, 0.5, 1.0))
     (sentence,) = cite("It is the Frost gateway manual.", "What is this?", [passage], 0.6)
     assert sentence.citation is None
+
+
+MANUAL = ("The pump weighs 12 kg. It was built in 1987 in Bergen.", "The valve weighs 7 kg. Its seal lasts two years.")
+
+
+@pytest.mark.parametrize(
+    ("reply", "text", "cited"),
+    [
+        ("7 kg [2]", "7 kg", [(2, "The valve weighs 7 kg.")]),
+        ("7 kg [2].", "7 kg.", [(2, "The valve weighs 7 kg.")]),
+        ("TWO  years [2]", "TWO  years", [(2, "Its seal lasts two years.")]),
+        ("two years [1]", "two years", [(2, "Its seal lasts two years.")]),  # the wrong marker: found where it stands
+        ("in 1987 in Bergen", "in 1987 in Bergen", [(1, "It was built in 1987 in Bergen.")]),  # none
+        ("12 kg [1] and 7 kg [2]", "12 kg and 7 kg", [(1, "The pump weighs 12 kg."), (2, None)]),
+        ("97 kg [2]", "97 kg", [None]),  # not there
+        ("2 years [2]", "2 years", [None]),  # nor is this, as it is
+        ("7 k [2]", "7 k", [None]),  # whole words
+        (" [1] ", "", []),
+        ("", "", []),
+    ],
+)
+def test_markers_of_a_model_that_cites(reply: str, text: str, cited: list[tuple[int, str | None] | None]) -> None:
+    shown, found = cite_marked(reply, "How heavy is it?", passages(*MANUAL), 0.6)
+    assert shown == text
+    assert [shown[one.start : one.end] for one in found] == [one.text for one in found]
+    assert len(found) == len(cited)
+    for one, wanted in zip(found, cited, strict=True):
+        if wanted is None:
+            assert one.citation is None
+        else:
+            assert one.citation is not None and one.citation.marker == wanted[0]
+            assert wanted[1] in (None, one.citation.text)
+
+
+def test_of_several_sentences_that_hold_the_words_the_one_that_is_asked_for_is_cited() -> None:
+    text = "In 1990 the mill was sold. The bridge was built in 1990. In 1990 it rained."
+    _, (found,) = cite_marked("1990 [1]", "When was the bridge built?", passages(text), 0.6)
+    assert found.citation is not None and found.citation.text == "The bridge was built in 1990."
