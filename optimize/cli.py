@@ -16,6 +16,7 @@ from edge.errors import BuildError
 from edge.files import home
 from optimize.dataset.cli import data
 from optimize.finetune_cli import finetune, losses_shown
+from optimize.score_cli import score
 
 _NEEDED = ("torch", "transformers", "peft", "olive", "onnx", "onnx_ir", "gguf")
 _TITLES = {
@@ -75,6 +76,7 @@ def recipes() -> None:
 
 
 optimize.add_command(finetune)
+optimize.add_command(score)
 
 
 optimize.add_command(data)

@@ -42,9 +42,12 @@ Watch = Callable[[Report], None]
 def read_samples(data: DataRecipe) -> tuple[list[Sample], list[Sample]]:
     """Samples to train on and held-out ones, as `edge ask` would show them.
 
-    :raises DatasetError: a file is missing or malformed.
+    :raises DatasetError: a file is missing or malformed, or is not what was split.
     :raises UsageError: a document stands on both sides, so that the held-out loss would say nothing.
     """
+    if data.split:
+        made = dataset.read_split(data.split, dataset.read_all(data.train))
+        return [examples.sample(one) for one in made.train], [examples.sample(one) for one in made.held_out]
     train = [examples.sample(example) for example in dataset.read_all(data.train)]
     held_out = [examples.sample(example) for example in dataset.read_all(data.held_out)] if data.held_out else []
     if both := {sample.document for sample in train} & {sample.document for sample in held_out}:

@@ -15,10 +15,13 @@ class DataRecipe:
 
     train: tuple[Path, ...]
     held_out: tuple[Path, ...] = ()  # never trained on; none: no held-out loss, and no early stop
+    split: Path | None = None  # instead of held_out: which documents of `train` are held out
 
     def __post_init__(self) -> None:
         if not self.train:
             raise ValueError("train must name at least one file")
+        if self.held_out and self.split:
+            raise ValueError("give either held_out files or a split of the files in train")
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class FineTuneRecipe:
             raise ValueError("max_tokens and batch_tokens must be 16 or more")
         if not self.targets:
             raise ValueError("targets must name at least one kind of layer, e.g. q_proj")
-        if self.patience and not (self.data.held_out and self.eval_every_steps):
+        if self.patience and not ((self.data.held_out or self.data.split) and self.eval_every_steps):
             raise ValueError("patience needs data.held_out and eval_every_steps")
         self._check_trainer()
 

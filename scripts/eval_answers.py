@@ -23,13 +23,10 @@ import dataclasses
 import hashlib
 import json
 import random
-import re
 import statistics
-import string
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +43,7 @@ from edge.errors import EdgeError
 from edge.files import cache, sha256_file
 from edge.ingest.index import chunker_id
 from edge.types import Citation, Document
+from optimize.scores import exact, f1
 
 
 @dataclass(frozen=True)
@@ -88,28 +86,12 @@ class Progress:
             stream.write(f"\n{line}")  # the line break first: it closes a line that a killed run left open
 
 
-def normalise(text: str) -> str:
-    """Lower case, no punctuation, no articles, single spaces: as the official SQuAD v1.1 evaluation does."""
-    text = "".join(character for character in text.lower() if character not in set(string.punctuation))
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
-
-
-def f1(predicted: str, expected: str) -> float:
-    """Harmonic mean of precision and recall over normalised tokens; two empty answers agree."""
-    ours, theirs = normalise(predicted).split(), normalise(expected).split()
-    if not ours or not theirs:
-        return float(ours == theirs)
-    shared = sum((Counter(ours) & Counter(theirs)).values())
-    return 2 * shared / (len(ours) + len(theirs)) if shared else 0.0
-
-
 def score(answer: Answer, question: _squad.Question, texts: Sequence[str]) -> Scored:
     """Compare an answer with the annotated ones; `texts` is empty where the file says that there is none."""
     predicted = "" if answer.abstained else answer.text
-    golds = texts or [""]
     return Scored(
-        em=max(float(normalise(predicted) == normalise(gold)) for gold in golds),
-        f1=max(f1(predicted, gold) for gold in golds),
+        em=exact(predicted, texts),
+        f1=f1(predicted, texts),
         citations=len(answer.citations),
         right_citations=sum(is_right(citation, question) for citation in answer.citations),
         abstained=answer.abstained,

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Answer inside a hard memory limit: is anything killed, are weights read again, and what speed is left?
 
-    scripts/measure_limit.py 320MiB --rounds 3
+    scripts/measure_limit.py 320MiB --rounds 3 --without --index FILE
 
 Makes a memory cgroup (v1 or v2), copies bundle and prepared weights so that their pages are charged to it, and there
 asks the longest question that fits, and reads a prompt of the full context; the same without a limit in turns.
@@ -32,11 +32,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("limit", type=parse_size, help="such as 256MiB")
     parser.add_argument("--rounds", type=int, default=1, help="runs with and without the limit, in turns")
+    parser.add_argument("--index", type=Path, help="the index to ask  [default: index.db in the home folder]")
     parser.add_argument("--without", action="store_true", help="compare with runs without a limit")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edge-limit-") as name:
-        environment = _copy(Path(name))
+        environment = _copy(Path(name), options.index)
         try:
             result = _measure(options.limit, options.rounds, options.without, Path(name), environment)
         except NoCgroup as error:
@@ -46,7 +47,7 @@ def main() -> int:
     return 0 if result["oom_kills"] == 0 and "error" not in result else 1
 
 
-def _copy(folder: Path) -> dict[str, str]:
+def _copy(folder: Path, index: Path | None) -> dict[str, str]:
     """Bundle, index and prepared weights in a folder of their own; returns the environment that points there."""
     from edge.box import Box
     from edge.files import cache, home
@@ -54,7 +55,7 @@ def _copy(folder: Path) -> dict[str, str]:
     with Box.open(bundle=None, index=None, config=None) as box:
         prepared = box.model_folder
         shutil.copytree(box.bundle_path.resolve(), folder / "home" / "bundle")
-        shutil.copy(home() / "index.db", folder / "home" / "index.db")
+        shutil.copy(index or home() / "index.db", folder / "home" / "index.db")
     if prepared.is_relative_to(cache()):
         shutil.copytree(prepared, folder / "cache" / prepared.relative_to(cache()))
     (folder / "home" / "config.yaml").write_text("retrieve: {floor: 0.0}\n")
