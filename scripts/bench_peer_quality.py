@@ -33,7 +33,6 @@ from typing import Any
 
 import _environment
 import _squad
-import eval_answers
 import numpy as np
 
 from edge.bench import llamacpp
@@ -46,6 +45,7 @@ from edge.errors import EdgeError, PeerError
 from edge.files import cache, write_atomic
 from edge.prompt import build as build_prompt
 from optimize import evaluate
+from optimize.scores import f1
 
 FORMATS = ("Q8_0", "Q6_K", "Q4_K_M", "Q4_0")
 WINDOW = 512  # tokens
@@ -196,7 +196,7 @@ def answers_f1(side: Side, asked: list[tuple[Sample, list[str]]], max_tokens: in
     scores = []
     for prompt, golds in asked:
         text = side.generate(prompt, max_tokens).text
-        scores.append(max(eval_answers.f1(text, gold) for gold in golds))
+        scores.append(f1(text, golds))
     return statistics.fmean(scores)
 
 
