@@ -62,11 +62,13 @@ def answer(
     config: EdgeConfig,
     special_tokens: Sequence[str] = (),
     marked: bool = False,
+    search_first: bool = False,
     on_token: Callable[[Token], None] = ignore,
 ) -> Answer:
     """Answer a question from the documents.
 
     :param retrieve: question to hits, best first.
+    :param search_first: start the engine after the search, not beside it: slower, and the two never need room at once.
     :param marked: the model was tuned to cite, and to say where the passages hold no answer.
     :param on_token: called with each token as it is generated.
     :raises UsageError: the question is empty.
@@ -74,8 +76,9 @@ def answer(
     :raises EngineError: the model fails.
     """
     budget = _prompt_budget(engine, config)
-    build(question, [], engine, budget_tokens=budget, max_passages=0, special_tokens=special_tokens)  # fits at all?
-    engine.load(wait=False)  # while the documents are searched
+    if not search_first:
+        build(question, [], engine, budget_tokens=budget, max_passages=0, special_tokens=special_tokens)  # fits at all?
+        engine.load(wait=False)  # while the documents are searched
     started = time.perf_counter()
     hits = tuple(retrieve(question))
     retrieve_sec = time.perf_counter() - started

@@ -189,8 +189,11 @@ class Box(Admission):
         :raises BudgetExceeded: the memory budget does not hold the model with a context of use.
         :raises EdgeError: see `edge.answer`.
         """
-        config = self._config_for(self.admit(last=last))
-        self.engine.load(wait=False)  # while this process imports the rest
+        plan = self.admit(last=last)
+        config = self._config_for(plan)
+        search_first = plan.aside and last and mode == "rag"
+        if not search_first:
+            self.engine.load(wait=False)  # while this process imports the rest
         from edge.answer import answer, answer_closed_book, ignore
 
         special = self.bundle.manifest.model.special_tokens
@@ -206,6 +209,7 @@ class Box(Admission):
             config=config,
             special_tokens=special,
             marked=self.bundle.manifest.model.answers == "marked",
+            search_first=search_first,
             on_token=shown,
         )
 

@@ -44,6 +44,7 @@ def _longest_question(box: Box, context_tokens: int) -> int:
     room = context_tokens - box.config.answer.max_tokens - PASSAGE_TOKENS - 60
     while len(box.engine.encode(words)) > room:
         words = words[: len(words) * 19 // 20]
+    box.engine.close()  # as `edge ask` begins: nothing is loaded
     answer = box.ask(words, last=True)
     return answer.stats.prompt_tokens
 

@@ -149,3 +149,15 @@ def test_a_model_may_say_that_the_passages_hold_no_answer() -> None:
     assert found.abstained and found.text == ABSTENTION and found.generated == NO_ANSWER
     found = answer(QUESTION, retrieve=lambda q: [hit()], engine=Scripted(NO_ANSWER), config=CONFIG)
     assert not found.abstained  # from a model that was not tuned to, it means nothing
+
+
+@pytest.mark.parametrize("search_first", [False, True])
+def test_where_memory_is_short_the_engine_waits_for_the_search(search_first: bool) -> None:
+    engine, began = Scripted("12 seconds"), []
+
+    def retrieve(question: str) -> list[Hit]:
+        began.append(bool(engine.prompts))  # whether the engine's process was asked for anything
+        return [hit()]
+
+    found = answer(QUESTION, retrieve=retrieve, engine=engine, config=CONFIG, search_first=search_first)
+    assert not found.abstained and began == [not search_first]

@@ -71,7 +71,7 @@ def test_the_longest_prompt_inside_256_mib(environment: dict[str, str]) -> None:
     assert found["context_tokens"] >= 768
     assert found["prompt_tokens"] >= 0.85 * found["context_tokens"]
     assert found["asked_prompt_tokens"] >= 0.75 * found["context_tokens"]
-    assert found["private_peak_bytes"] < 140 * MIB
+    assert found["private_peak_bytes"] <= 110_000_000  # the goal: with the embedder, which has ended by then
     assert "memory.limit_in_bytes" in found["notes"][0] or "memory.max" in found["notes"][0]
 
 
