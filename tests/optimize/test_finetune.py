@@ -17,9 +17,9 @@ import pytest
 from click.testing import CliRunner
 
 from edge.engine.base import Message
-from edge.errors import BuildError, ConfigError, UsageError
+from edge.errors import BuildError, ConfigError, DatasetError, UsageError
 from edge.files import sha256_file
-from optimize import child, finetune, lora_olive, pipeline
+from optimize import child, dataset, finetune, lora_olive, pipeline
 from optimize.cli import optimize
 from optimize.dataset.examples import Sample
 from optimize.finetune_recipe import DataRecipe, FineTuneRecipe
@@ -165,6 +165,18 @@ def test_same_document_on_both_sides_is_refused(tmp_path: Path) -> None:
     files = DataRecipe((written(tmp_path, "a.jsonl", ROWS[:5]),), (written(tmp_path, "b.jsonl", ROWS[5:]),))
     with pytest.raises(UsageError, match=r"1 documents are in both .*d1.*split by document"):
         finetune.read_samples(files)
+
+
+def test_a_split_that_was_written_down_is_kept_to(tmp_path: Path) -> None:
+    rows = [{"question": f"Question {n}?", "answer": f"Answer {n}.", "document": f"d{n % 4}"} for n in range(8)]
+    file, split = written(tmp_path, "all.jsonl", rows), tmp_path / "split.json"
+    dataset.write_split(split, dataset.split(dataset.read(file), held_out=["d2"]))
+    train, held_out = finetune.read_samples(DataRecipe((file,), split=split))
+    assert {one.document for one in held_out} == {"d2"} and len(held_out) == 2
+    assert {one.document for one in train} == {"d0", "d1", "d3"}
+    written(tmp_path, "all.jsonl", rows[1:])
+    with pytest.raises(DatasetError, match="changed"):
+        finetune.read_samples(DataRecipe((file,), split=split))
 
 
 def built(tiny_llama: Path, recipe: FineTuneRecipe | None) -> pipeline.Build:

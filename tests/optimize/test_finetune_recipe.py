@@ -24,6 +24,7 @@ def test_defaults_are_whole() -> None:
     ("text", "message"),
     [
         ("data: {train: []}", "train must name at least one file"),
+        ("data: {train: [a], held_out: [b], split: c}", "either held_out files or a split"),
         (DATA + "rank: 0", "rank must be more than 0"),
         (DATA + "learning_rate: .nan", "learning_rate must be more than 0"),
         (DATA + "dropout: 1.0", "dropout must be from 0 to less than 1"),
