@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import random
 import tempfile
 import time
@@ -14,13 +13,12 @@ from pathlib import Path
 
 from edge.box import Box
 from edge.errors import DatasetError
-from edge.ingest.formats import plain
-from edge.ingest.formats.base import Source
 from edge.ingest.index import Indexer, IngestReport, chunker_id
 from edge.store.chunks import Store
 from edge.types import Document
 from optimize import scores
-from optimize.dataset.examples import Example, Shown
+from optimize.dataset.documents import document_of
+from optimize.dataset.examples import Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +130,7 @@ def documents_of(examples: Sequence[Example]) -> list[Document]:
     passages = dict.fromkeys(passage for example in examples for passage in example.passages)
     if not passages:
         raise DatasetError("the examples show no passages, so there is nothing to search")
-    return [_document(number, passage) for number, passage in enumerate(passages)]
-
-
-def _document(number: int, passage: Shown) -> Document:
-    data = passage.text.encode()
-    source = Source(path=Path(f"/passages/{number:05}.txt"), type="txt", data=data, max_chars=2**31,
-                    max_unpacked_bytes=0)  # fmt: skip
-    parsed = plain.parse(source)[0]
-    title = parsed.title or passage.heading
-    digest = hashlib.sha256(data).hexdigest()
-    return Document(str(source.path), digest, "txt", title, parsed.text, parsed.blocks, "en", "2026-01-01")
+    return [document_of(passage, number) for number, passage in enumerate(passages)]
 
 
 @contextmanager

@@ -16,7 +16,6 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -25,10 +24,9 @@ from edge.embed import Embedder
 from edge.errors import DatasetError
 from edge.ingest.chunk import chunk as chunks_of
 from edge.ingest.chunk import embedding_text
-from edge.ingest.formats import plain as plain_text
-from edge.ingest.formats.base import Source
 from edge.prompt import heading_line_of
-from edge.types import Chunk, Document
+from edge.types import Chunk
+from optimize.dataset.documents import document_of
 from optimize.dataset.examples import Example, Shown
 from optimize.dataset.rows import plain
 
@@ -109,13 +107,9 @@ def _pieces(examples: Sequence[Example], embedder: Embedder, config: ChunkConfig
 
 
 def _cut(passage: Shown, embedder: Embedder, config: ChunkConfig) -> list[Shown]:
-    source = Source(path=Path("passage.txt"), type="txt", data=passage.text.encode(), max_chars=2**31,
-                    max_unpacked_bytes=0)  # fmt: skip
-    parsed = plain_text.parse(source)[0]
-    title = parsed.title or passage.heading
-    document = Document("passage.txt", "", "txt", title, parsed.text, parsed.blocks, "en", "2026-01-01")
-    found: list[Chunk] = chunks_of(document, config, embedder.count_tokens)
-    return [Shown(heading_line_of(title, one.headings), one.text) for one in found]
+    document = document_of(passage)
+    found = chunks_of(document, config, embedder.count_tokens)
+    return [Shown(heading_line_of(document.title, one.headings), one.text) for one in found]
 
 
 def _likeliest(question: Example, holding: Sequence[_Piece]) -> _Piece:
