@@ -84,9 +84,27 @@ def main() -> NoReturn:
         print_error(error.format_message(), "UsageError", 2)
         code = 2
     except (KeyboardInterrupt, click.Abort):
-        print("interrupted", file=sys.stderr)  # noqa: T201
-        code = 130
+        code = _interrupted()
     except EdgeError as error:
         print_error(str(error), type(error).__name__, error.exit_code)
         code = error.exit_code
+    except ImportError as error:
+        if not _is_of_an_interrupt(error):
+            raise
+        code = _interrupted()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupted() -> int:
+    print("interrupted", file=sys.stderr)  # noqa: T201
+    return 130
+
+
+def _is_of_an_interrupt(error: BaseException) -> bool:
+    """Whether a Ctrl-C is behind it: a native module that is being loaded just then says that it cannot be."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, KeyboardInterrupt):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

@@ -243,11 +243,12 @@ def test_chat_follows_up(edge: Run) -> None:
     assert any("user-manual.md" in citation["document"] for citation in second["citations"])
 
 
-def test_ctrl_c_ends_quietly(edge: Run) -> None:
+@pytest.mark.parametrize("seconds", [0.15, 0.3, 0.5, 0.7, 1.0])  # imports, native modules, loading, searching
+def test_ctrl_c_ends_quietly(edge: Run, seconds: float) -> None:
     process = subprocess.Popen(
         [*EDGE, "ask", READINGS], env=edge.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    time.sleep(0.7)
+    time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert "Traceback" not in errors

@@ -147,20 +147,3 @@ def test_each_file_s_result_is_written_when_it_is_done(
 def test_a_missing_bundle_is_an_error_not_a_traceback(squad: Path, tmp_path: Path) -> None:
     run("eval_retrieval.py", squad, "--bundle", tmp_path / "none", code=1)
     run("eval_answers.py", squad, "--bundle", tmp_path / "none", code=1)
-
-
-@pytest.mark.parametrize(
-    ("predicted", "gold", "f1"),
-    [
-        ("The 46 metres.", "46 metres", 1.0),
-        ("46", "46 metres", 2 / 3),
-        ("", "x", 0.0),
-        ("", "", 1.0),
-        ("a b", "c", 0.0),
-    ],
-)
-def test_f1_is_squad_s(predicted: str, gold: str, f1: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import eval_answers
-
-    assert eval_answers.f1(predicted, gold) == pytest.approx(f1)
