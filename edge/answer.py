@@ -63,12 +63,14 @@ def answer(
     special_tokens: Sequence[str] = (),
     marked: bool = False,
     search_first: bool = False,
+    adapter: str | None = None,
     on_token: Callable[[Token], None] = ignore,
 ) -> Answer:
     """Answer a question from the documents.
 
     :param retrieve: question to hits, best first.
     :param search_first: start the engine after the search, not beside it: slower, and the two never need room at once.
+    :param adapter: one of the bundle's, which the model reads and writes with.
     :param marked: the model was tuned to cite, and to say where the passages hold no answer.
     :param on_token: called with each token as it is generated.
     :raises UsageError: the question is empty.
@@ -99,7 +101,7 @@ def answer(
             "no passage fits beside the question: shorten it, raise answer.context_tokens, or lower "
             "ingest.chunk.max_tokens and run `edge index rebuild`"
         )
-    generated, stats = _generate(prompt, engine, config, on_token)
+    generated, stats = _generate(prompt, engine, config, adapter, on_token)
     if marked and generated.startswith(NO_ANSWER):
         return _abstention(hits, prompt, prompt.dropped, generated, stats, retrieve_sec)
     text, quoted, support = generated, False, config.answer.support
@@ -135,6 +137,7 @@ def answer_closed_book(
     engine: Engine,
     config: EdgeConfig,
     special_tokens: Sequence[str] = (),
+    adapter: str | None = None,
     on_token: Callable[[Token], None] = ignore,
 ) -> Answer:
     """Answer from the model's own memory, without documents or citations: for comparison.
@@ -145,7 +148,7 @@ def answer_closed_book(
     """
     budget = _prompt_budget(engine, config)
     prompt = build_closed_book(question, engine, budget_tokens=budget, special_tokens=special_tokens)
-    text, stats = _generate(prompt, engine, config, on_token)
+    text, stats = _generate(prompt, engine, config, adapter, on_token)
     return Answer(text, (), (), False, False, text, (), prompt, (), stats, 0.0, tree_rss_peak_bytes(os.getpid()))
 
 
@@ -203,10 +206,10 @@ def _prompt_budget(engine: Engine, config: EdgeConfig) -> int:
 
 
 def _generate(
-    prompt: Prompt, engine: Engine, config: EdgeConfig, on_token: Callable[[Token], None]
+    prompt: Prompt, engine: Engine, config: EdgeConfig, adapter: str | None, on_token: Callable[[Token], None]
 ) -> tuple[str, Stats]:
     """What the model writes, up to its own end, the limit, or the first sentence that it repeats."""
-    session = engine.start(prompt.token_ids, Sampling(max_tokens=config.answer.max_tokens))
+    session = engine.start(prompt.token_ids, Sampling(max_tokens=config.answer.max_tokens), adapter=adapter)
     text, known, repeats = "", 0, False
     for token in session:
         text += token.text

@@ -117,7 +117,15 @@ class Box(Admission):
             tight_memory=plan.is_tight,
         )
         template = bundles.chat_template(self.bundle)
-        engine = WorkerEngine(self.model_folder, template, model.stop_tokens, options, silence_sec=config.silence_sec)
+        adapters = {adapter.name: self.bundle.path / adapter.path for adapter in model.adapters}
+        engine = WorkerEngine(
+            self.model_folder,
+            template,
+            model.stop_tokens,
+            options,
+            adapters=adapters,
+            silence_sec=config.silence_sec,
+        )
         self._opened.callback(engine.close)
         return engine
 
@@ -174,6 +182,18 @@ class Box(Admission):
             config = dataclasses.replace(config, top_k=top_k)
         return retrieve(question, self.store, self.embedder, config, where or Filter())
 
+    def answers(self, adapter: str | None) -> Literal["free", "marked"]:
+        """What the model writes with an adapter of the bundle, or without one: see `edge.bundle.ModelSection.answers`.
+
+        :raises UsageError: there is no such adapter.
+        """
+        from edge.engine.base import check_adapter
+
+        model = self.bundle.manifest.model
+        known = {entry.name: entry.answers for entry in model.adapters}
+        check_adapter(adapter, known)
+        return model.answers if adapter is None else known[adapter]
+
     def ask(
         self,
         question: str,
@@ -182,13 +202,17 @@ class Box(Admission):
         where: Filter | None = None,
         on_token: Callable[[Token], None] | None = None,
         last: bool = False,
+        adapter: str | None = None,
     ) -> Answer:
         """Answer a question: `rag` from the documents, `model` from the model alone.
 
         :param last: no question follows.
+        :param adapter: one of the bundle's; None is the model without.
+        :raises UsageError: there is no such adapter.
         :raises BudgetExceeded: the memory budget does not hold the model with a context of use.
         :raises EdgeError: see `edge.answer`.
         """
+        answers = self.answers(adapter)
         plan = self.admit(last=last)
         config = self._config_for(plan)
         search_first = plan.aside and last and mode == "rag"
@@ -200,7 +224,7 @@ class Box(Admission):
         shown = on_token or ignore
         if mode == "model":
             return answer_closed_book(
-                question, engine=self.engine, config=config, special_tokens=special, on_token=shown
+                question, engine=self.engine, config=config, special_tokens=special, adapter=adapter, on_token=shown
             )
         return answer(
             question,
@@ -208,8 +232,9 @@ class Box(Admission):
             engine=self.engine,
             config=config,
             special_tokens=special,
-            marked=self.bundle.manifest.model.answers == "marked",
+            marked=answers == "marked",
             search_first=search_first,
+            adapter=adapter,
             on_token=shown,
         )
 

@@ -89,6 +89,7 @@ class Parts:
     index_bytes: int  # vectors that are kept in memory
     worker: Part  # the engine's process: interpreter and generator library
     parser: Part  # the process that reads files, at its usual peak
+    adapters: Part = Part(0)  # of the bundle, each once used; one at a time has to stay
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +250,7 @@ def _engine(parts: Parts, use: Use) -> list[Line]:
         *_part("engine: Python and libraries", parts.worker, "interpreter, generator", "worker"),
         Line("engine: tokenizer", "private", parts.tokenizer_bytes, "vocabulary and merges", "worker"),
         *_part("weights", parts.weights, state, "weights", files="files of the model"),
+        *_part("adapters", parts.adapters, "each from its first request on", "adapters", files="files of the model"),
         Line("KV cache", "private", use.sessions * one, f"{kv} x {use.sessions} at a time", "session", session),
         Line("activations", "private", use.sessions * working, pieces, "session", session),
     ]

@@ -41,6 +41,19 @@ class KvCache:
 
 
 @dataclass(frozen=True)
+class AdapterEntry:
+    """LoRA weights beside the model, for requests that name them."""
+
+    name: str
+    path: str  # file inside the bundle, in ONNX Runtime's format
+    sha256: str  # of the file, as among `files`
+    bytes: int
+    rank: int
+    base_sha256: str  # of the fp32 weights that it belongs to
+    answers: Literal["free", "marked"] = "free"  # what the model writes with it
+
+
+@dataclass(frozen=True)
 class ModelSection:
     path: str  # folder inside the bundle
     base: BaseModel
@@ -52,6 +65,7 @@ class ModelSection:
     stop_tokens: tuple[int, ...]
     special_tokens: tuple[str, ...] = ()  # as written in text; defused where a document or a question holds them
     answers: Literal["free", "marked"] = "free"  # marked: tuned to cite, and to say so where passages hold no answer
+    adapters: tuple[AdapterEntry, ...] = ()  # one of them, or none, for each request
 
 
 @dataclass(frozen=True)
@@ -248,6 +262,11 @@ def _check_paths(manifest: Manifest, name: str) -> None:
             raise BundleError(f"{name}: the path {path!r} leaves the bundle or may not stand there. {AGAIN}")
     needed = [model.chat_template, str(PurePosixPath(model.path, MODEL_CONFIG))]
     needed += [str(PurePosixPath(embedder.path, file)) for file in (EMBEDDER_MODEL, EMBEDDER_TOKENIZER)]
-    for path in needed:
+    for path in (*needed, *(adapter.path for adapter in model.adapters)):
         if path not in manifest.files:
             raise BundleError(f"{name}: {path} is not among its files. {AGAIN}")
+    for adapter in model.adapters:
+        if manifest.files[adapter.path] != FileEntry(adapter.sha256, adapter.bytes):
+            raise BundleError(f"{name}: adapter {adapter.name} and the file {adapter.path} do not agree. {AGAIN}")
+    if len({adapter.name for adapter in model.adapters}) < len(model.adapters):
+        raise BundleError(f"{name}: two adapters have one name. {AGAIN}")

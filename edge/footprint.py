@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.budget import Part, Parts
-from edge.bundle import EMBEDDER_MODEL, MODEL_CONFIG, Bundle
+from edge.bundle import EMBEDDER_MODEL, MODEL_CONFIG, Bundle, ModelSection
 from edge.errors import BudgetExceeded, BundleError
 from edge.machine import status_bytes
 from edge.mapped import read_used
@@ -87,6 +87,7 @@ def parts_of(bundle: Bundle, config: EdgeConfig, *, threads: int, prepared: Path
         index_bytes=_index(index_bytes, config.retrieve.exact_chunks),
         worker=_WORKER,
         parser=_PARSER,
+        adapters=_adapters(model),
     )
 
 
@@ -115,6 +116,12 @@ def _weights(bundle: Bundle, prepared: Path | None) -> Part:
     ranges = [span for spans in read_used(prepared).values() for span in spans]
     used = sum(end - start for start, end in ranges) or int(memory.weights_bytes * _PREPARED_GROWTH)
     return Part(_PREPARED_PRIVATE_BYTES, used + _TABLE_ROWS_BYTES, used)
+
+
+def _adapters(model: ModelSection) -> Part:
+    """Files that are mapped when a request first names them; a request reads one of them."""
+    sizes = [adapter.bytes for adapter in model.adapters]
+    return Part(0, sum(sizes), max(sizes, default=0))
 
 
 def _index(file_bytes: int, exact_chunks: int) -> int:

@@ -89,6 +89,9 @@ def main(bundle: str, index: str, config: str) -> None:
         _say("worker")
         box.engine.load()
         _say("weights")
+        for adapter in box.bundle.manifest.model.adapters:
+            for _ in box.engine.start(token_ids[:4], Sampling(1), adapter=adapter.name):
+                pass
         max_tokens = box.config.answer.max_tokens
         session = box.engine.start(token_ids[: plan.use.context_tokens - max_tokens], Sampling(max_tokens))
         for _ in session:
@@ -209,7 +212,7 @@ def _measured(steps: list[dict[str, Any]], peak: TreeMemory, box: Box) -> Measur
     for path, size in peak.files.items():
         if Path(path).is_relative_to(embedder.resolve()):
             groups["files of the embedder"] += size
-        elif path.endswith((".onnx", ".data")):
+        elif path.endswith((".onnx", ".data", ".onnx_adapter")):
             groups["files of the model"] += size
         else:
             groups["files of libraries"] += size

@@ -14,9 +14,11 @@ import click
 from edge.config import to_plain
 from edge.errors import BuildError
 from edge.files import home
+from optimize.curve.cli import curve
 from optimize.dataset.cli import data
 from optimize.finetune_cli import finetune, losses_shown
 from optimize.score_cli import score
+from optimize.search.cli import search
 
 _NEEDED = ("torch", "transformers", "peft", "olive", "onnx", "onnx_ir", "gguf")
 _TITLES = {
@@ -27,6 +29,10 @@ _TITLES = {
     "kv-scales": "calibrate the KV cache",
     "reference": "read the gate's text with the parent",
     "gate": "compare the build with its parent",
+    "gptq": "round to int4 by GPTQ",
+    "held-out": "ask the held-out questions, before and after",
+    "held-out-loss": "measure the held-out loss",
+    "adapters": "make inputs for adapters",
     "embedder": "build the embedder",
     "memory": "measure memory",
     "bundle": "package",
@@ -47,12 +53,13 @@ def run(recipe: str | None, out: Path | None, as_json: bool) -> None:
 
     What is built already is used again. Exit codes: 0 built, 1 error, 2 usage, 4 the quality gate failed.
     """
-    _check_installed()
+    check_installed()
     from optimize import pipeline
-    from optimize.recipe import DEFAULT, load_recipe
+    from optimize.recipe import load_recipe
+    from optimize.shipped import DEFAULT
 
     loaded = load_recipe(recipe or DEFAULT)
-    with _progress() as report, losses_shown() as watch:
+    with progress() as report, losses_shown() as watch:
         result = pipeline.run(loaded, out or home() / "bundle", report, watch)
     if as_json:
         click.echo(json.dumps(to_plain(result)))
@@ -75,14 +82,16 @@ def recipes() -> None:
         click.echo(f"{name}{' (default)' if name == DEFAULT else ''}\t{path}")
 
 
+optimize.add_command(curve)
 optimize.add_command(finetune)
 optimize.add_command(score)
+optimize.add_command(search)
 
 
 optimize.add_command(data)
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
     """:raises BuildError: the extra is not installed."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -90,7 +99,7 @@ def _check_installed() -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, str], None]]:
+def progress() -> Iterator[Callable[[str, str], None]]:
     """Show each stage and its time on stderr: with a spinner on a terminal, as a line per stage elsewhere."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

@@ -4,6 +4,7 @@ Text shipped in optimize/data/gate is cut into windows and read by both models.
 
 - Perplexity of both, and the mean KL divergence KL(parent || build) of the next-token distribution: Kullback and
   Leibler 1951, natural logarithm. Both over every position of every window but the last.
+- Accuracy of both: the share of positions at which the token found most likely is the one that follows.
 - Top-1 agreement: the share of positions at which both find the same token most likely.
 - Greedy agreement: both continue prompts by 32 tokens; the share of them before the first difference. The build runs in
   onnxruntime-genai, the runtime that ships; the parent in PyTorch.
@@ -49,6 +50,8 @@ class GateResult:
     top1_agreement: float
     greedy_agreement: float
     greedy_prompts: int
+    parent_accuracy: float  # share of positions whose most likely token is the one that follows
+    accuracy: float  # the same of the build
 
 
 def gate_text(folder: Path = TEXT) -> str:
@@ -76,7 +79,8 @@ def read_parent(parent: Path, recipe: GateRecipe, text: str, out: Path) -> None:
 
     torch.set_num_threads(cores())
     windows, prompts = _cut(_tokenize(parent, text), recipe)
-    model = AutoModelForCausalLM.from_pretrained(parent, dtype=torch.float32).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(parent, dtype=torch.float32)
+    model.eval()
     head = model.get_output_embeddings().weight
     hidden = np.lib.format.open_memmap(
         out / "hidden.npy", mode="w+", dtype=np.float32, shape=(*windows.shape, head.shape[1])
@@ -101,7 +105,7 @@ def compare(build: Path, reference: Path) -> GateResult:
     import numpy as np
 
     windows = np.load(reference / "tokens.npy")
-    totals = {"kl": 0.0, "parent": 0.0, "build": 0.0, "same": 0.0}
+    totals = dict.fromkeys(("kl", "parent", "build", "same", "parent_right", "build_right"), 0.0)
     logits = _teacher_forced(build)
     for parent_rows, build_rows, targets in _rows(reference, windows, logits):
         for key, value in _distances(parent_rows, build_rows, targets).items():
@@ -118,7 +122,22 @@ def compare(build: Path, reference: Path) -> GateResult:
         top1_agreement=_rounded(totals["same"] / count),
         greedy_agreement=_rounded(_greedy_agreement(build, prompts, wanted)),
         greedy_prompts=len(prompts),
+        parent_accuracy=_rounded(totals["parent_right"] / count),
+        accuracy=_rounded(totals["build_right"] / count),
     )
+
+
+def accuracy(reference: Path) -> float:
+    """Share of positions whose most likely token is the one that follows, of the model that `read_parent` ran."""
+    import numpy as np
+
+    windows, states, rows = (np.load(reference / f"{name}.npy") for name in ("tokens", "hidden", "head"))
+    right: int = 0
+    for window, hidden in zip(windows, states, strict=True):
+        for start in range(0, len(window) - 1, _ROWS):
+            end = min(start + _ROWS, len(window) - 1)
+            right += int(((hidden[start:end] @ rows.T).argmax(axis=1) == window[start + 1 : end + 1]).sum())
+    return right / int(windows.shape[0] * (windows.shape[1] - 1))
 
 
 def judge(result: GateResult, recipe: GateRecipe) -> dict[str, Any]:
@@ -289,7 +308,7 @@ def _rows(reference: Path, windows: Any, logits: Any) -> Iterator[tuple[Any, Any
 
 
 def _distances(parent: Any, build: Any, targets: Any) -> dict[str, float]:
-    """Sums over rows of KL(parent || build), both negative log likelihoods, equal argmaxes.
+    """Sums over rows of KL(parent || build), both negative log likelihoods, equal argmaxes, argmaxes that are right.
 
     :param parent: logits, float32 tensor (rows, vocabulary); so is `build`.
     :param targets: the tokens that really follow, int64 tensor (rows,).
@@ -298,11 +317,14 @@ def _distances(parent: Any, build: Any, targets: Any) -> dict[str, float]:
 
     logp, logq = torch.log_softmax(parent, dim=-1), torch.log_softmax(build, dim=-1)
     index = targets[:, None]
+    of_parent, of_build = parent.argmax(dim=-1), build.argmax(dim=-1)
     return {
         "kl": float((logp.exp() * (logp - logq)).sum(dtype=torch.float64)),
         "parent": -float(logp.gather(1, index).sum(dtype=torch.float64)),
         "build": -float(logq.gather(1, index).sum(dtype=torch.float64)),
-        "same": float((parent.argmax(dim=-1) == build.argmax(dim=-1)).sum()),
+        "same": float((of_parent == of_build).sum()),
+        "parent_right": float((of_parent == targets).sum()),
+        "build_right": float((of_build == targets).sum()),
     }
 
 

@@ -22,7 +22,7 @@ from edge.errors import BuildError, UsageError
 from edge.files import cache, write_atomic
 from optimize import child, dataset, disk, lora_olive
 from optimize.dataset import examples
-from optimize.dataset.examples import Sample
+from optimize.dataset.examples import Example, Sample
 from optimize.finetune_recipe import DataRecipe, FineTuneRecipe
 from optimize.stages import Stage, code, digest_of, run_stage, tools
 from optimize.training import adapter, checkpoint, encode, loop, model, pack, run
@@ -39,24 +39,30 @@ Watch = Callable[[Report], None]
 """Called after each step."""
 
 
-def read_samples(data: DataRecipe) -> tuple[list[Sample], list[Sample]]:
-    """Samples to train on and held-out ones, as `edge ask` would show them.
+def read_examples(data: DataRecipe) -> tuple[Sequence[Example], Sequence[Example]]:
+    """Examples to train on and held-out ones.
 
     :raises DatasetError: a file is missing or malformed, or is not what was split.
     :raises UsageError: a document stands on both sides, so that the held-out loss would say nothing.
     """
     if data.split:
         made = dataset.read_split(data.split, dataset.read_all(data.train))
-        return [examples.sample(one) for one in made.train], [examples.sample(one) for one in made.held_out]
-    train = [examples.sample(example) for example in dataset.read_all(data.train)]
-    held_out = [examples.sample(example) for example in dataset.read_all(data.held_out)] if data.held_out else []
-    if both := {sample.document for sample in train} & {sample.document for sample in held_out}:
+        return made.train, made.held_out
+    train = dataset.read_all(data.train)
+    held_out = dataset.read_all(data.held_out) if data.held_out else []
+    if both := {one.document for one in train} & {one.document for one in held_out}:
         some = ", ".join(sorted(both)[:3])
         raise UsageError(
             f"{len(both)} documents are in both finetune.data.train and finetune.data.held_out ({some}): split by "
             "document, so that what is held out was never seen"
         )
     return train, held_out
+
+
+def read_samples(data: DataRecipe) -> tuple[list[Sample], list[Sample]]:
+    """The same as `edge ask` would show them to the model; raises what `read_examples` raises."""
+    train, held_out = read_examples(data)
+    return [examples.sample(one) for one in train], [examples.sample(one) for one in held_out]
 
 
 def finetune(
@@ -93,12 +99,14 @@ def finetune(
     def build(out: Path) -> None:
         if recipe.trainer == "olive":
             left_out = lora_olive.train(parent.path, base_id, recipe, train, work, out, f"finetune-{key[:12]}")
+            dtype = lora_olive.dtype(recipe)
         else:
             job = _job(parent.path, base_id, recipe, train, held_out, work, out)
-            left_out = _train(job, work, f"finetune-{key[:12]}", watch)
+            left_out, dtype = _train(job, work, f"finetune-{key[:12]}", watch)
         card = {
             "base": {"id": base_id, "weights_sha256": weights_digest(parent.path)},
             "recipe": shown,
+            "dtype": dtype,  # what finetune.dtype: auto came to
             "samples": {"train": len(train), "held_out": len(held_out), "left_out": left_out},
             "data_sha256": {"train": reads["train"], "held_out": reads["held_out"]},
         }
@@ -152,9 +160,9 @@ def _job(
     }
 
 
-def _train(job: dict[str, Any], work: Path, log_name: str, watch: Watch | None) -> list[str]:
-    """Run the trainer; its steps go to `watch`; the ids of samples that were too long. An interrupt lets it write a
-    checkpoint first."""
+def _train(job: dict[str, Any], work: Path, log_name: str, watch: Watch | None) -> tuple[list[str], str]:
+    """Run the trainer; its steps go to `watch`. The ids of samples that were too long, and what matrix products were
+    computed in. An interrupt lets it write a checkpoint first."""
     work.mkdir(parents=True, exist_ok=True)
     with disk.explained(work):
         write_atomic(work / "job.json", json.dumps(job))
@@ -173,34 +181,32 @@ def _train(job: dict[str, Any], work: Path, log_name: str, watch: Watch | None) 
         ) as process,
     ):
         try:
-            reason, left_out = _follow(process, watch)
+            told = _follow(process, watch)
             returncode = process.wait()
         except BaseException as error:
             _end(process)
             if isinstance(error, KeyboardInterrupt) and (work / checkpoint.NAME).is_file():
                 raise BuildError(f"interrupted; the same command goes on from the checkpoint in {work}") from error
             raise
-    if reason:
-        raise BuildError(reason)
+    if "error" in told:
+        raise BuildError(told["error"])
     if returncode == run.STOPPED:
         raise BuildError(f"interrupted; the same command goes on from the checkpoint in {work}")
     if returncode != 0:
         raise child.failure("Training", log, returncode)
-    return left_out
+    return told.get("left_out", []), told["dtype"]
 
 
-def _follow(process: subprocess.Popen[str], watch: Watch | None) -> tuple[str | None, list[str]]:
-    """Pass the trainer's steps on until it ends; why it gave up, if it says so, and which samples it left out."""
-    reason: str | None = None
-    left_out: list[str] = []
+def _follow(process: subprocess.Popen[str], watch: Watch | None) -> dict[str, Any]:
+    """Pass the trainer's steps on until it ends; what else it told: see optimize/training/run.py."""
+    told: dict[str, Any] = {}
     assert process.stdout is not None  # a pipe was asked for
     for line in process.stdout:
         message = json.loads(line)
         if watch and "step" in message:
-            watch(Report(**message["step"]))
-        reason = message.get("error", reason)
-        left_out = message.get("left_out", left_out)
-    return reason, left_out
+            watch(Report(**message.pop("step")))
+        told |= message
+    return told
 
 
 def _end(process: subprocess.Popen[str]) -> None:

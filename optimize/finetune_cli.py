@@ -32,17 +32,17 @@ def finetune(recipe: str, out: Path, as_json: bool) -> None:
     killed goes on from its last checkpoint. Exit codes: 0 trained, 1 error, 2 usage.
     """
     from optimize import child, pipeline
-    from optimize.cli import _check_installed, _progress
+    from optimize.cli import check_installed, progress
     from optimize.finetune import CARD
     from optimize.recipe import load_recipe
 
-    _check_installed()
+    check_installed()
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CARD).is_file())):
         raise BuildError(f"{out} holds something that is no adapter: give --out a new folder")
     child.quiet()
-    with _progress() as report, losses_shown() as watch:
+    with progress() as report, losses_shown() as watch:
         build = pipeline.Build(load_recipe(recipe), report)
-        stage = build.adapter(build.parent(), watch)
+        stage = build.adapter(build.base(), watch)
         _copy(stage.path, stage.files, out)
     card, losses = (json.loads((out / name).read_text(encoding="utf-8")) for name in (CARD, "losses.json"))
     if as_json:

@@ -46,10 +46,11 @@ class FineTuneRecipe:
     max_tokens: int = 1024  # a longer example is left out
     loss_weight: Literal["token", "completion"] = "token"  # what counts the same in the loss
     label_smoothing: float = 0.0  # 0..1
+    anchor: float = 0.0  # weight of the distance from the base on tokens of the prompts, nats; 0: none is taken
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     seed: int = 0
-    dtype: Literal["auto", "bf16", "fp32"] = "auto"  # of the matrix products; auto: bf16 where the hardware has it
+    dtype: Literal["auto", "bf16", "fp32"] = "auto"  # of the matrix products; auto: what is faster here, measured
     eval_every_steps: int = 20  # held-out loss; 0: at the end only
     patience: int = 0  # held-out losses in a row that may fail to improve; 0: no early stop, the last weights are kept
     checkpoint_every_sec: float = 60.0  # 0: after each step
@@ -58,7 +59,8 @@ class FineTuneRecipe:
         for name in ("rank", "alpha", "learning_rate", "accumulation", "max_grad_norm"):
             if not getattr(self, name) > 0:  # NaN is refused too
                 raise ValueError(f"{name} must be more than 0")
-        for name in ("steps", "batch", "weight_decay", "eval_every_steps", "patience", "checkpoint_every_sec", "seed"):
+        counts = ("steps", "batch", "eval_every_steps", "patience", "seed")
+        for name in (*counts, "weight_decay", "anchor", "checkpoint_every_sec"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more")
         for name in ("dropout", "label_smoothing", "warmup_share"):

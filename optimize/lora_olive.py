@@ -47,7 +47,10 @@ def train(
             "needs neither"
         )
     if importlib.util.find_spec("datasets") is None:
-        raise BuildError("trainer: olive reads its texts with the package datasets: run pip install datasets")
+        raise BuildError(
+            "trainer: olive reads its texts with the package datasets: run pip install 'edge-slm[olive-lora]', or take "
+            "trainer: completion, which needs nothing more"
+        )
     scratch = work / "olive"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -67,6 +70,11 @@ def train(
     _take(found[0].parent, base_id, out)
     write_losses(Progress(), out)  # Olive tells none
     return left_out
+
+
+def dtype(recipe: FineTuneRecipe) -> str:
+    """What matrix products are computed in: auto is fp32, because a CPU with a flag for bf16 may be slower with it."""
+    return "bf16" if recipe.dtype == "bf16" else "fp32"
 
 
 def _texts(parent: Path, samples: Sequence[Sample], max_tokens: int) -> tuple[list[str], list[str]]:
@@ -102,7 +110,7 @@ def _pass(recipe: FineTuneRecipe, samples: int) -> dict[str, Any]:
             "max_grad_norm": recipe.max_grad_norm,
             "seed": recipe.seed,
             "gradient_checkpointing": False,
-            "bf16": recipe.dtype == "bf16",
+            "bf16": dtype(recipe) == "bf16",
         },
     }
     if recipe.method != "qlora":

@@ -1,6 +1,7 @@
 """The straight path of a model: fetch -> fp32 parent -> quantized ONNX -> gate -> bundle. Read top to bottom.
 
 A recipe that tunes has two stages more behind the parent: adapter -> merged, which then is what is built and compared.
+One with adapters that stay separate has one more behind the build: adapters, which is the build with inputs for them.
 
 Every stage reads one parent and writes a new folder under `<cache>/stages`, found again by the hash of what it read. So
 a second run does nothing, a changed threshold rebuilds nothing, and a killed build goes on where it was.
@@ -13,7 +14,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from typing import Any
 from edge import bundle, machine
 from edge.config import to_plain
 from edge.errors import ConfigError
-from edge.files import write_atomic
+from edge.files import sha256_file, write_atomic
 from optimize import (
+    adapters,
     child,
     disk,
     embedder,
@@ -30,14 +32,20 @@ from optimize import (
     evaluate,
     export,
     finetune,
+    gptq,
     head,
+    manifest,
     measure,
     merge,
     olive_runner,
     package,
     quantize,
+    scores,
     sources,
+    trial,
+    tuned_gate,
 )
+from optimize.dataset import splits
 from optimize.recipe import ModelRecipe, Recipe
 from optimize.stages import Stage, code, digest_of, hash_folder, run_stage, tools
 
@@ -48,8 +56,10 @@ Report = Callable[[str, str], None]
 @dataclass(frozen=True)
 class StageReport:
     name: str
+    key: str  # the same for the same work; of the bundle: the manifest's sha256
     cached: bool
-    seconds: float
+    seconds: float  # of this run
+    built_sec: float  # when it was built
 
 
 @dataclass(frozen=True)
@@ -66,9 +76,10 @@ class Build:
     def __init__(self, recipe: Recipe, report: Report) -> None:
         self.recipe = recipe
         self.report = report
+        self.prompts = recipe.finetune.data if recipe.finetune else None  # what gptq is calibrated on
         self.stages: list[Stage] = []
 
-    def stage(self, name: str, reads: dict[str, Any], work: Callable[[Path], None], needed_bytes: int = 0) -> Stage:
+    def stage(self, name: str, reads: dict[str, Any], work: Callable[[Path], object], needed_bytes: int = 0) -> Stage:
         self.report(name, "running")
         stage = run_stage(name, reads, work, needed_bytes)
         self.stages.append(stage)
@@ -87,20 +98,26 @@ class Build:
 
         return self.stage("parent", reads, work)
 
-    def tuned(self, parent: Stage, watch: finetune.Watch | None = None) -> Stage:
-        """The parent with the recipe's adapter merged: trained here, or ready; the parent itself where there is none.
+    def base(self) -> Stage:
+        """What is tuned: the parent, with the ready adapter merged where the recipe names one."""
+        parent = self.parent()
+        if not self.recipe.adapter:
+            return parent
+        folder = merge.check_source(self.recipe.adapter)
+        return self._merged(parent, folder, hash_folder(folder))
+
+    def tuned(self, base: Stage, watch: finetune.Watch | None = None) -> Stage:
+        """The base with the adapter merged that the recipe trains; the base itself where it trains none.
 
         :param watch: called after each step of the training.
         """
+        if not self.recipe.finetune:
+            return base
+        made = self.adapter(base, watch)
+        return self._merged(base, made.path, made.files)
+
+    def _merged(self, parent: Stage, folder: Path, sha256: dict[str, str]) -> Stage:
         recipe = self.recipe
-        if recipe.finetune:
-            made = self.adapter(parent, watch)
-            folder, sha256 = made.path, made.files
-        elif recipe.adapter:
-            folder = merge.check_source(recipe.adapter)
-            sha256 = hash_folder(folder)
-        else:
-            return parent
         reads = {
             "parent": parent.digest,
             "base": recipe.base.id,
@@ -127,6 +144,8 @@ class Build:
 
     def model(self, parent: Stage, recipe: ModelRecipe) -> Stage:
         """The quantized ONNX folder; an int8 KV cache needs the ranges seen by a build with a float32 cache first."""
+        if recipe.algorithm == "gptq":
+            return self.model(self._rounded(parent, recipe), gptq.builder_recipe(recipe))
         scales: Stage | None = None
         if recipe.kv_cache == "int8":
             scales = self._kv_scales(parent, recipe)
@@ -144,6 +163,24 @@ class Build:
 
         return self.stage("model", reads, work, needed_bytes=4 * _folder_bytes(parent))
 
+    def _rounded(self, parent: Stage, recipe: ModelRecipe) -> Stage:
+        """The parent with int4 weights by GPTQ."""
+        if self.prompts is None:
+            raise ConfigError("model.algorithm: gptq is calibrated on the training prompts: it needs finetune.data")
+        samples = finetune.read_samples(self.prompts)[0]
+        reads = {
+            "parent": parent.digest,
+            "recipe": {"block_size": recipe.block_size, "symmetric": recipe.symmetric, "mixed": recipe.mixed_precision},
+            "samples": digest_of([to_plain(sample) for sample in samples]),
+            "tools": tools(*gptq.TOOLS),
+            "code": code(gptq, olive_runner) + sha256_file(gptq.SCRIPT),
+        }
+
+        def work(out: Path) -> None:
+            gptq.round_weights(parent.path, recipe, samples, out, _log_name("gptq", reads))
+
+        return self.stage("gptq", reads, work, needed_bytes=2 * _folder_bytes(parent))
+
     def _kv_scales(self, parent: Stage, recipe: ModelRecipe) -> Stage:
         baseline = self.model(parent, quantize.calibration_recipe(recipe))
         reads = {"model": baseline.digest, "tools": tools(*olive_runner.TOOLS), "code": code(quantize)}
@@ -153,28 +190,46 @@ class Build:
 
         return self.stage("kv-scales", reads, work)
 
-    def gate(self, parent: Stage, model: Stage) -> evaluate.GateResult:
-        """How far the build is from its parent. Thresholds are not read here, so changing them rebuilds nothing."""
+    def adapted(self, parent: Stage, model: Stage) -> Stage:
+        """The build with inputs for the recipe's adapters, and those beside it; the build itself where it has none."""
+        recipe, calibrated = self.recipe.model, None
+        if not self.recipe.adapters:
+            return model
+        if recipe.kv_cache == "int8":
+            weights = parent
+            if recipe.algorithm == "gptq":
+                weights, recipe = self._rounded(parent, recipe), gptq.builder_recipe(recipe)
+            baseline = self.model(weights, quantize.calibration_recipe(recipe))
+            calibrated = baseline, self._kv_scales(weights, recipe)
+        return adapters.stage(self, parent, model, calibrated)
+
+    def reference(self, parent: Stage) -> Stage:
+        """What the parent makes of the gate's text."""
         text = evaluate.gate_text()
-        shape = evaluate.shape_of(self.recipe.gate)
-        common = {
-            "text": hashlib.sha256(text.encode()).hexdigest(),
-            "shape": shape,
-            "tools": tools(*evaluate.TOOLS),
-            "code": code(evaluate, head),
-        }
-        reference = self.stage(
+        return self.stage(
             "reference",
-            {"parent": parent.digest, **common},
+            {"parent": parent.digest, **self._gate_reads()},
             lambda out: evaluate.read_parent(parent.path, self.recipe.gate, text, out),
             needed_bytes=_folder_bytes(parent),
         )
+
+    def gate(self, parent: Stage, model: Stage) -> evaluate.GateResult:
+        """How far the build is from its parent. Thresholds are not read here, so changing them rebuilds nothing."""
+        reference = self.reference(parent)
         result = self.stage(
             "gate",
-            {"model": model.digest, "reference": reference.digest, **common},
+            {"model": model.digest, "reference": reference.digest, **self._gate_reads()},
             lambda out: evaluate.write_result(evaluate.compare(model.path, reference.path), out),
         )
         return evaluate.read_result(result.path)
+
+    def _gate_reads(self) -> dict[str, Any]:
+        return {
+            "text": hashlib.sha256(evaluate.gate_text().encode()).hexdigest(),
+            "shape": evaluate.shape_of(self.recipe.gate),
+            "tools": tools(*evaluate.TOOLS),
+            "code": code(evaluate, head),
+        }
 
     def embedder(self) -> Stage:
         """The embedding model, exported, quantized, and compared with its original."""
@@ -227,100 +282,72 @@ def run(recipe: Recipe, out: Path, report: Report, watch: finetune.Watch | None 
     child.quiet()
     package.check_place(out)  # before the work, not after it
     build = Build(recipe, report)
-    parent = build.parent()
-    quantize.check_fits(parent.path, recipe.model)
-    parent = build.tuned(parent, watch)
-    model = build.model(parent, recipe.model)
-    judged = evaluate.judge(build.gate(parent, model), recipe.gate)
+    quantize.check_fits(build.parent().path, recipe.model)
+    base = build.base()
+    tuned = build.tuned(base, watch)
+    model = build.adapted(tuned, build.model(tuned, recipe.model))
+    result = build.gate(tuned, model)
+    judged = evaluate.judge(result, recipe.gate)
     embedder_stage = build.embedder()
     gate = {"model": judged, "embedder": embedder.gate_figures(embedder_stage.path)}
     memory = build.memory(model, embedder_stage)
+    if figures := _tuned_figures(build, base, model, embedder_stage, memory, result):
+        gate["tuned"] = figures
 
     report("bundle", "running")
     started = time.monotonic()
-    manifest = _manifest(build, model, embedder_stage, memory, gate)
-    digest, written = package.write_bundle(manifest, _parts(recipe, model, embedder_stage), out)
+    digest, written = manifest.pack(build, model, embedder_stage, memory, gate, out)
     report("bundle", "built" if written else "cached")
-    stages = [StageReport(stage.name, stage.cached, round(stage.seconds, 2)) for stage in build.stages]
-    stages.append(StageReport("bundle", not written, round(time.monotonic() - started, 2)))
+    stages = [
+        StageReport(stage.name, stage.key, stage.cached, round(stage.seconds, 2), round(stage.built_sec, 2))
+        for stage in build.stages
+    ]
+    took = round(time.monotonic() - started, 2)
+    stages.append(StageReport("bundle", digest, not written, took, took))
     return BuildResult(path=out, digest=digest, gate=gate, stages=tuple(stages))
 
 
-def _manifest(
-    build: Build, model: Stage, embedder_stage: Stage, memory: bundle.Memory, gate: dict[str, Any]
-) -> bundle.Manifest:
+def _tuned_figures(
+    build: Build,
+    base: Stage,
+    model: Stage,
+    embedder_stage: Stage,
+    memory: bundle.Memory,
+    result: evaluate.GateResult,
+) -> dict[str, Any] | None:
+    """What tuning was worth, where the recipe tunes.
+
+    :raises GateError: not enough.
+    """
     recipe = build.recipe
-    licences = sorted({recipe.base.licence, recipe.embedder.licence})
-    return bundle.Manifest(
-        schema=bundle.SCHEMA,
-        name=recipe.name,
-        version=recipe.version,
-        target=recipe.target,
-        licence=" AND ".join(licences),
-        recipe=recipe.name,
-        recipe_digest=recipe_digest(build),
-        tools=tools(*sorted({*export.TOOLS, *olive_runner.TOOLS})),
-        model=_model_section(recipe, model.path),
-        embedder=embedder.section(recipe.embedder, embedder_stage.path, "embedder"),
-        memory=memory,
-        gate=gate,
-    )
-
-
-def _model_section(recipe: Recipe, folder: Path) -> bundle.ModelSection:
-    config = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]
-    decoder, ends = config["decoder"], config["eos_token_id"]
-    values = 2 * decoder["num_hidden_layers"] * decoder["num_key_value_heads"] * decoder["head_size"]
-    dtype = recipe.model.kv_cache
-    shaping = to_plain(recipe.model)
-    for key in ("precision", "context_tokens", "kv_cache"):
-        del shaping[key]
-    return bundle.ModelSection(
-        path="model",
-        base=bundle.BaseModel(
-            id=recipe.base.id,
-            source=sources.describe(recipe.base.source),
-            sha256=sources.pinned(recipe.base.source),
-            licence=recipe.base.licence,
-        ),
-        precision=recipe.model.precision,
-        quantization=shaping,
-        context_tokens=recipe.model.context_tokens,
-        kv_cache=bundle.KvCache(dtype=dtype, bytes_per_token=values * {"float32": 4, "int8": 1}[dtype]),
-        chat_template=f"model/{export.CHAT_TEMPLATE}",
-        stop_tokens=tuple(ends) if isinstance(ends, list) else (ends,),
-        special_tokens=_special_tokens(folder),
-        answers=recipe.answers,
-    )
-
-
-def _special_tokens(folder: Path) -> tuple[str, ...]:
-    """The tokens that steer the model, as written in text."""
-    added = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
-    return tuple(token["content"] for token in added if token["special"])
-
-
-def recipe_digest(build: Build) -> str:
-    """sha256 over everything that decided the result: the recipe, and what each stage read."""
-    recipe = to_plain(build.recipe)
-    for section in ("base", "embedder"):
-        recipe[section].pop("source")  # may hold a path of this machine; its bytes are in what the stages read
-    for section, paths in (("finetune", "data"), ("adapter", "path")):
-        if recipe[section]:
-            recipe[section].pop(paths)
-    return digest_of({"recipe": recipe, "stages": [stage.key for stage in build.stages]})
-
-
-def _parts(recipe: Recipe, model: Stage, embedder_stage: Stage) -> dict[str, package.Part]:
-    parts = {f"model/{name}": package.part_of(model.path / name, sha256) for name, sha256 in model.files.items()}
-    for name, sha256 in embedder_stage.files.items():
-        parts[f"embedder/{name}"] = package.part_of(embedder_stage.path / name, sha256)
-    base, embed = recipe.base, recipe.embedder
-    components = [
-        ("Language model", base.id, sources.describe(base.source), base.licence),
-        ("Embedder", embed.id, sources.describe(embed.source), embed.licence),
-    ]
-    return {**parts, **package.notices(components)}
+    if recipe.tuned_gate is None or not (recipe.finetune or recipe.adapter):
+        return None
+    before = base if recipe.finetune else build.parent()
+    accuracy = evaluate.accuracy(build.reference(before).path)
+    held_out = finetune.read_examples(recipe.finetune.data)[1] if recipe.finetune else []
+    questions = tuned_gate.chosen(held_out, recipe.tuned_gate.questions)
+    if not questions:
+        return tuned_gate.judge(tuned_gate.figures(accuracy, result.accuracy), recipe.tuned_gate)
+    untuned = Build(replace(recipe, finetune=None, answers="marked" if recipe.adapter else "free"), build.report)
+    untuned.prompts = build.prompts
+    parent_model = untuned.model(base, recipe.model)
+    parent_memory = untuned.memory(parent_model, embedder_stage)
+    sides: dict[str, Callable[[Path], object]] = {
+        "parent": lambda out: manifest.pack(untuned, parent_model, embedder_stage, parent_memory, {}, out),
+        "tuned": lambda out: manifest.pack(build, model, embedder_stage, memory, {}, out),
+    }
+    reads = {
+        "parent": parent_model.digest,
+        "tuned": model.digest,
+        "embedder": embedder_stage.digest,
+        "questions": splits.digest_of(questions),
+        "tools": tools("onnxruntime", "onnxruntime-genai"),
+        "code": code(tuned_gate, trial, scores),
+    }
+    stage = build.stage("held-out", reads, lambda out: tuned_gate.ask(sides, questions, out))
+    asked = tuned_gate.read(stage.path, "parent"), tuned_gate.read(stage.path, "tuned")
+    private = parent_memory.model_private_bytes, memory.model_private_bytes
+    return tuned_gate.judge(tuned_gate.figures(accuracy, result.accuracy, asked, private), recipe.tuned_gate)
 
 
 def _folder_bytes(stage: Stage) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from optimize.shipped import DEFAULT, shipped
 from optimize.sources import Source
 
 _SELECTORS = ("last_matmul", "mixed_layers")
+_ADAPTER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class ModelRecipe:
 
     precision: Literal["int4", "int8", "fp32"]
     block_size: int = 32  # weights that share one scale
-    algorithm: Literal["default", "rtn", "k_quant"] = "default"
+    algorithm: Literal["default", "rtn", "k_quant", "gptq"] = "default"  # gptq: calibrated on finetune.data
     mixed_precision: dict[str, Literal["int4", "int8"]] = field(default_factory=dict)  # part -> precision
     accuracy_level: int = 4  # 1: fp32 activations, 4: int8 activations
     symmetric: bool = True
@@ -51,6 +53,8 @@ class ModelRecipe:
             raise ValueError(f"mixed_precision knows {', '.join(_SELECTORS)}, not {', '.join(unknown)}")
         if self.precision != "int4" and self.mixed_precision:
             raise ValueError("mixed_precision raises parts of an int4 build; it needs precision: int4")
+        if self.algorithm == "gptq" and (self.precision != "int4" or self.fuse_mlp_gate_up):
+            raise ValueError("algorithm: gptq needs precision: int4, and fuse_mlp_gate_up: false")
         if self.logits_rows < 0:
             raise ValueError("logits_rows must be 0 (all) or more")
         if self.context_tokens < 256:
@@ -80,6 +84,28 @@ class GateRecipe:
 
 
 @dataclass(frozen=True)
+class TunedGateRecipe:
+    """What a tuned build must be worth, against its parent built the same way: see optimize/tuned_gate.py."""
+
+    max_p: float = 0.05  # that its F1 on the held-out questions is not higher: paired bootstrap, one-sided
+    max_forgetting: float = 0.02  # share of the parent's next-token accuracy on the gate's text that it may lose
+    max_sec_ratio: float = 1.25  # median seconds a question, of the parent's
+    max_memory_ratio: float = 1.05  # private bytes of the loaded model, of the parent's
+    questions: int = 200  # held-out questions asked, at most
+
+    def __post_init__(self) -> None:
+        if not (0 < self.max_p < 1 and self.max_sec_ratio > 0 and self.max_memory_ratio > 0 and self.questions > 0):
+            raise ValueError("max_p must be between 0 and 1, ratios and questions more than 0")
+
+
+@dataclass(frozen=True)
+class AdapterRecipe(AdapterSource):
+    """An adapter that stays separate, to be chosen for a request: see optimize/adapters.py."""
+
+    answers: Literal["free", "marked"] = "free"  # what the model writes with it, as `Recipe.answers` without
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides what a bundle holds."""
 
@@ -91,12 +117,15 @@ class Recipe:
     embedder: EmbedderRecipe
     gate: GateRecipe
     answers: Literal["free", "marked"] = "free"  # marked: the model is tuned to cite, as optimize/dataset/examples.py
-    finetune: FineTuneRecipe | None = None  # an adapter to train and merge
     adapter: AdapterSource | None = None  # an adapter that is ready, to merge
+    finetune: FineTuneRecipe | None = None  # an adapter to train, on top of the ready one if there is one
+    tuned_gate: TunedGateRecipe | None = field(default_factory=TunedGateRecipe)  # None: a tuned build is not compared
+    adapters: dict[str, AdapterRecipe] = field(default_factory=dict)  # by name: beside the build, chosen per request
 
     def __post_init__(self) -> None:
-        if self.finetune and self.adapter:
-            raise ValueError("finetune trains an adapter and adapter names one that is ready: give one of them")
+        for name in self.adapters:
+            if not _ADAPTER_NAME.fullmatch(name):
+                raise ValueError(f"adapters: {name!r} is no name; take lower-case letters, digits, - and _")
 
 
 def load_recipe(name_or_path: str = DEFAULT) -> Recipe:
@@ -110,13 +139,16 @@ def load_recipe(name_or_path: str = DEFAULT) -> Recipe:
         if name_or_path not in known:
             raise ConfigError(f"no recipe {name_or_path!r}: give the path of a YAML file, or one of {', '.join(known)}")
         path = known[name_or_path]
-    return _anchored(load(Recipe, path), path.resolve().parent)
+    recipe: Recipe = _anchored(load(Recipe, path), path.resolve().parent)
+    return recipe
 
 
 def _anchored(value: Any, folder: Path) -> Any:
     """The same frozen data with every relative path below `folder`."""
     if isinstance(value, Path):
         return folder / value.expanduser()
+    if isinstance(value, dict):
+        return {key: _anchored(item, folder) for key, item in value.items()}
     if isinstance(value, tuple):
         return tuple(_anchored(item, folder) for item in value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

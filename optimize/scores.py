@@ -7,12 +7,13 @@ the empty answer, which is right where there is none.
 
 from __future__ import annotations
 
-import random
 import re
 import string
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 ROUNDS = 10_000
 _PUNCTUATION = set(string.punctuation)
@@ -61,12 +62,32 @@ def compare(first: Sequence[float], second: Sequence[float], *, rounds: int = RO
     if len(first) != len(second) or not first:
         raise ValueError("both need the same questions, and at least one")
     differences = [b - a for a, b in zip(first, second, strict=True)]
-    rng, count = random.Random(seed), len(differences)
-    means = sorted(sum(rng.choices(differences, k=count)) / count for _ in range(rounds))
+    means = _means(differences, rounds, seed)
+    low, high = _middle(means)
     return Comparison(
-        questions=count,
-        difference=sum(differences) / count,
-        low=means[int(0.025 * rounds)],
-        high=means[min(rounds - 1, int(0.975 * rounds))],
+        questions=len(differences),
+        difference=sum(differences) / len(differences),
+        low=low,
+        high=high,
         p=sum(mean <= 0 for mean in means) / rounds,
     )
+
+
+def interval(values: Sequence[float], *, rounds: int = ROUNDS, seed: int = 0) -> tuple[float, float]:
+    """The bounds that hold the mean with 95%: a bootstrap over questions.
+
+    :raises ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("at least one value is needed")
+    return _middle(_means(values, rounds, seed))
+
+
+def _means(values: Sequence[float], rounds: int, seed: int) -> list[float]:
+    """Sorted means of resampled sets."""
+    rng, count, given = np.random.default_rng(seed), len(values), np.array(values)
+    return sorted(float(given[rng.integers(0, count, count)].mean()) for _ in range(rounds))
+
+
+def _middle(means: Sequence[float]) -> tuple[float, float]:
+    return means[int(0.025 * len(means))], means[min(len(means) - 1, int(0.975 * len(means)))]

@@ -45,9 +45,10 @@ class Stage:
     cached: bool
     seconds: float
     files: dict[str, str]  # POSIX path in the folder -> sha256
+    built_sec: float = 0.0  # when it was built; `seconds` is what this run took
 
 
-def run_stage(name: str, reads: dict[str, Any], build: Callable[[Path], None], needed_bytes: int = 0) -> Stage:
+def run_stage(name: str, reads: dict[str, Any], build: Callable[[Path], object], needed_bytes: int = 0) -> Stage:
     """Return the folder of the stage `name` that read `reads`, building it with `build(folder)` if it is not there.
 
     :param reads: everything that decides the result, as plain data or dataclasses: recipe keys, parents' digests,
@@ -60,7 +61,8 @@ def run_stage(name: str, reads: dict[str, Any], build: Callable[[Path], None], n
     folder = cache() / "stages" / f"{name}-{key[:32]}"
     with _locked(folder.with_suffix(".lock")):
         if found := _finished(folder):
-            return Stage(name, key, folder, found[0], True, time.monotonic() - started, found[1])
+            digest, files, built_sec = found
+            return Stage(name, key, folder, digest, True, time.monotonic() - started, files, built_sec)
         disk.require(folder, needed_bytes)
         partial = folder.with_suffix(".partial")
         for leftover in (partial, folder):
@@ -71,13 +73,14 @@ def run_stage(name: str, reads: dict[str, Any], build: Callable[[Path], None], n
                 build(partial)
                 files = hash_folder(partial)
                 _bring_to_disk(partial)  # after hashing: the kernel has written much of it meanwhile
-                _write_record(partial, to_plain(reads), files)
+                seconds = time.monotonic() - started
+                _write_record(partial, to_plain(reads), files, seconds)
                 partial.replace(folder)
                 sync_directory(folder.parent)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-    return Stage(name, key, folder, digest_of(files), False, time.monotonic() - started, files)
+    return Stage(name, key, folder, digest_of(files), False, time.monotonic() - started, files, seconds)
 
 
 def digest_of(value: Any) -> str:
@@ -110,24 +113,24 @@ def hash_folder(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
 
 
-def _finished(folder: Path) -> tuple[str, dict[str, str]] | None:
-    """Digest and files of a finished stage; None where a file is missing, or is not what the stage wrote."""
+def _finished(folder: Path) -> tuple[str, dict[str, str], float] | None:
+    """Digest, files and building time of a finished stage; None where a file is missing or not what it wrote."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        files, seen = dict(record["files"]), dict(record.get("seen", {}))
+        files, seen, seconds = dict(record["files"]), dict(record.get("seen", {})), float(record.get("seconds", 0.0))
         touched = [path for path in files if seen.get(path) != _stamp(folder / path)]
         if any(sha256_file(folder / path) != files[path] for path in touched):
             return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if touched:  # copied, or restored from a backup: the same bytes at another time
-        _write_record(folder, record["reads"], files)
-    return digest_of(files), files
+        _write_record(folder, record["reads"], files, seconds)
+    return digest_of(files), files, seconds
 
 
-def _write_record(folder: Path, reads: Any, files: dict[str, str]) -> None:
+def _write_record(folder: Path, reads: Any, files: dict[str, str], seconds: float) -> None:
     seen = {path: _stamp(folder / path) for path in files}
-    write_atomic(folder / RECORD, json.dumps({"reads": reads, "files": files, "seen": seen}))
+    write_atomic(folder / RECORD, json.dumps({"reads": reads, "files": files, "seen": seen, "seconds": seconds}))
 
 
 def _stamp(file: Path) -> list[int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.box import Box, Mode
-from edge.cli.common import json_option, memory_budget_option, print_json, print_note, with_box
+from edge.cli.common import adapter_option, json_option, memory_budget_option, print_json, print_note, with_box
 from edge.errors import EdgeError, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ ABSTAINED = 3
 @click.option("--explain", is_flag=True, help="Show every hit with its scores, what was packed, and the prompt.")
 @click.option("--batch", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help='A file of {"id", "question"} lines; prints one JSON line for each.')  # fmt: skip
+@adapter_option
 @memory_budget_option
 @json_option
 @with_box
@@ -40,6 +41,7 @@ def ask(
     filters: tuple[str, ...],
     explain: bool,
     batch: Path | None,
+    adapter: str | None,
     as_json: bool,
 ) -> int:
     """Ask a QUESTION about the documents.
@@ -52,13 +54,19 @@ def ask(
     if (question is None) == (batch is None):
         raise UsageError("give either a question or --batch FILE")
     if batch is not None:
-        return _ask_all(box, _read_batch(batch), mode, where, explain)
-    return _ask_one(box, question or "", mode, where, explain, as_json)
+        entries = _read_batch(batch)
+        if adapter is not None:
+            box.answers(adapter)  # one that is not there is no line's fault
+        return _ask_all(box, entries, mode, where, explain, adapter)
+    return _ask_one(box, question or "", mode, where, explain, as_json, adapter)
 
 
-def _ask_one(box: Box, question: str, mode: Mode, where: Filter, explain: bool, as_json: bool) -> int:
+def _ask_one(
+    box: Box, question: str, mode: Mode, where: Filter, explain: bool, as_json: bool, adapter: str | None
+) -> int:
     streaming = sys.stdout.isatty() and not as_json
-    answer = box.ask(question, mode=mode, where=where, on_token=echo_draft if streaming else None, last=True)
+    shown = echo_draft if streaming else None
+    answer = box.ask(question, mode=mode, where=where, on_token=shown, last=True, adapter=adapter)
     from edge.cli.show import answer_json, explain_json, print_answer, print_explanation  # not before the model loads
 
     kept = _keep(box, question, answer)
@@ -78,14 +86,16 @@ def echo_draft(token: Token) -> None:
     click.secho(token.text, nl=False, dim=True)
 
 
-def _ask_all(box: Box, questions: list[dict[str, Any]], mode: Mode, where: Filter, explain: bool) -> int:
+def _ask_all(
+    box: Box, questions: list[dict[str, Any]], mode: Mode, where: Filter, explain: bool, adapter: str | None
+) -> int:
     """One JSON line per question; a question that fails gets a line with its error, and the rest go on."""
     from edge.cli.show import answer_json, explain_json
 
     failed = False
     for entry in questions:
         try:
-            answer = box.ask(entry["question"], mode=mode, where=where)
+            answer = box.ask(entry["question"], mode=mode, where=where, adapter=adapter)
         except UsageError as error:
             result: dict[str, Any] = {"error": str(error), "kind": type(error).__name__}
         except EdgeError as error:

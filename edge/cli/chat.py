@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge.box import Box
-from edge.cli.common import json_option, memory_budget_option, print_json, with_box
+from edge.cli.common import adapter_option, json_option, memory_budget_option, print_json, with_box
 from edge.errors import PromptTooLong, UsageError
 
 if TYPE_CHECKING:
@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--filter", "filters", multiple=True, metavar="KEY=VALUE", help="As for `edge ask`.")
+@adapter_option
 @memory_budget_option
 @json_option
 @with_box
-def chat(box: Box, filters: tuple[str, ...], as_json: bool) -> int:
+def chat(box: Box, filters: tuple[str, ...], adapter: str | None, as_json: bool) -> int:
     """Hold a conversation. End it with Ctrl-D or /quit; Ctrl-C ends only the answer that is being written."""
     from edge.store.filters import Filter
 
     where = Filter.parse(filters)
+    if adapter is not None:
+        box.answers(adapter)  # says now that there is no such adapter
     if sys.stdin.isatty():
         click.echo("Ask about the documents; /new forgets what was said, /quit or Ctrl-D ends.", err=True)
     history: list[Turn] = []
@@ -37,7 +40,7 @@ def chat(box: Box, filters: tuple[str, ...], as_json: bool) -> int:
             history.clear()
             continue
         try:
-            history.append(_turn(box, question, history, where, as_json))
+            history.append(_turn(box, question, history, where, as_json, adapter))
         except KeyboardInterrupt:
             click.echo("\n(stopped)", err=True)
         except (PromptTooLong, UsageError) as error:
@@ -60,7 +63,7 @@ def _questions() -> Iterator[str]:
             yield line.strip()
 
 
-def _turn(box: Box, question: str, history: list[Turn], where: Filter, as_json: bool) -> Turn:
+def _turn(box: Box, question: str, history: list[Turn], where: Filter, as_json: bool, adapter: str | None) -> Turn:
     from edge.chat import Turn, stand_alone
     from edge.cli.ask import echo_draft
     from edge.cli.show import answer_json, print_answer
@@ -76,7 +79,7 @@ def _turn(box: Box, question: str, history: list[Turn], where: Filter, as_json: 
     streaming = sys.stdout.isatty() and not as_json
     if not as_json and whole != question:
         click.echo(f"({whole})", err=True)
-    answer = box.ask(whole, where=where, on_token=echo_draft if streaming else None)
+    answer = box.ask(whole, where=where, on_token=echo_draft if streaming else None, adapter=adapter)
     if as_json:
         print_json({"question": question, "standalone": whole} | answer_json(answer))
         sys.stdout.flush()

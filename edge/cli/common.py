@@ -59,6 +59,10 @@ memory_budget_option = click.option(
     "[default: memory_budget of the configuration, else what the system allows]",
 )
 
+adapter_option = click.option(
+    "--adapter", metavar="NAME", help="An adapter of the bundle, to answer with.  [default: none]"
+)
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else.")
 
 

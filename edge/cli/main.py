@@ -25,8 +25,11 @@ COMMANDS = {
     "bench": ("edge.cli.bench:bench", "Measure this box, alone or beside a peer; compare results, draw them."),
     "doctor": ("edge.cli.doctor:doctor", "Check this machine, the bundle and the index."),
 }
-EXTRAS = {"optimize": "Quantize a model and pack a bundle (extra `optimize`)."}
-"""Commands of other packages, found by the entry point group `edge.commands`; named here so that help lists them."""
+EXTRAS = {
+    "optimize": "Tune and quantize a model and pack a bundle (extra `optimize`).",
+    "advise": "Measure which your documents need: RAG, fine-tuning, both (extra `optimize`).",
+}
+"""Commands of another package, found by the entry point group `edge.commands`; named here so that help lists them."""
 
 
 class LazyGroup(click.Group):
@@ -59,7 +62,7 @@ def _plugin(name: str) -> click.Command:
     except (ImportError, StopIteration) as error:
         raise EdgeError(
             f"`edge {name}` needs packages that are not installed here ({error or 'no entry point'}): "
-            f"pip install 'edge-slm[{name}]'"
+            "pip install 'edge-slm[optimize]'"
         ) from None
     if not isinstance(command, click.Command):
         raise EdgeError(f"the entry point edge.commands:{name} is not a command")

@@ -9,11 +9,11 @@ with WorkerEngine(bundle.path, bundle.manifest.model) as engine:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from edge.errors import PromptTooLong
+from edge.errors import PromptTooLong, UsageError
 from edge.types import Token
 
 FinishReason = Literal["stop", "length", "cancelled", "repetition"]
@@ -94,9 +94,11 @@ class Engine(Protocol):
         :raises EngineError: they are damaged, or memory ran out; without `wait` the next call may say so instead.
         """
 
-    def start(self, token_ids: Sequence[int], sampling: Sampling) -> Session:
+    def start(self, token_ids: Sequence[int], sampling: Sampling, *, adapter: str | None = None) -> Session:
         """Begin a request.
 
+        :param adapter: one of the bundle's; None is the model without.
+        :raises UsageError: there is no such adapter.
         :raises PromptTooLong: the prompt leaves no room for an answer.
         :raises EngineError: the model fails.
         """
@@ -116,3 +118,13 @@ def check_fits(prompt_tokens: int, context_tokens: int) -> None:
             f"the prompt has {prompt_tokens} tokens and the context is {context_tokens}: "
             f"shorten it by {1 - room} tokens or more"
         )
+
+
+def check_adapter(name: str | None, known: Collection[str]) -> None:
+    """Refuse an adapter that is not among those of the bundle; None is always there.
+
+    :raises UsageError: says which there are.
+    """
+    if name is not None and name not in known:
+        there = f"it has {', '.join(sorted(known))}" if known else "it has none"
+        raise UsageError(f"the bundle has no adapter {name!r}: {there}")

@@ -40,7 +40,8 @@ def main(settings: dict[str, Any]) -> None:
 
 def _engine(settings: dict[str, Any]) -> GenaiEngine:
     options = EngineOptions(**settings["options"])
-    engine = GenaiEngine(Path(settings["folder"]), settings["template"], settings["stop_tokens"], options)
+    adapters = {name: Path(path) for name, path in settings["adapters"].items()}
+    engine = GenaiEngine(Path(settings["folder"]), settings["template"], settings["stop_tokens"], options, adapters)
     release_heap()  # reading the vocabulary leaves twice its size behind
     return engine
 
@@ -66,7 +67,8 @@ def _generate(engine: GenaiEngine, request: dict[str, Any], channel: Channel) ->
         channel.send({"alive": True})  # between the pieces of a long prompt there is no other sign of life
         return channel.receive(timeout_sec=0) is not None  # nothing but a cancel comes during a request
 
-    session = engine.start(request["token_ids"], Sampling(**request["sampling"]), is_cancelled)
+    sampling = Sampling(**request["sampling"])
+    session = engine.start(request["token_ids"], sampling, is_cancelled, adapter=request["adapter"])
     for token in session:
         channel.send({"id": token.id, "text": token.text})
     channel.send({"stats": asdict(session.stats)})

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import numpy as np
 import onnxruntime_genai as og
 from numpy.typing import NDArray
 
-from edge.engine.base import EngineOptions, FinishReason, Message, Sampling, Stats, check_fits
+from edge.engine.base import EngineOptions, FinishReason, Message, Sampling, Stats, check_adapter, check_fits
 from edge.engine.prefix import PrefixCache
 from edge.errors import EngineError
 from edge.machine import cores
@@ -45,10 +45,18 @@ class GenaiEngine:
 
     :param folder: genai_config.json, tokenizer and weights.
     :param template: the chat template's text (Jinja).
+    :param adapters: files of adapters by name; each is loaded when a request first names it.
     :raises EngineError: the folder cannot be loaded.
     """
 
-    def __init__(self, folder: Path, template: str, stop_tokens: Sequence[int], options: EngineOptions) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        template: str,
+        stop_tokens: Sequence[int],
+        options: EngineOptions,
+        adapters: Mapping[str, Path] | None = None,
+    ) -> None:
         self.context_tokens = options.context_tokens
         self._options, self._template, self._stop_tokens = options, template, frozenset(stop_tokens)
         self._cache: PrefixCache[og.Generator] = PrefixCache(options.prefix_caches)
@@ -59,6 +67,9 @@ class GenaiEngine:
         except (RuntimeError, OSError) as error:
             raise EngineError(f"{folder} cannot be loaded: {error}. {VERIFY}") from error
         self._folder = folder
+        self._adapter_files = dict(adapters or {})
+        self._adapters: og.Adapters | None = None
+        self._loaded: set[str] = set()  # adapters
         self._model: og.Model | None = None
         self._mapped: MappedFiles | None = None
         self._piece_tokens = options.prefill_chunk_tokens
@@ -86,21 +97,27 @@ class GenaiEngine:
             self._mapped.revive()
 
     def start(
-        self, token_ids: Sequence[int], sampling: Sampling, is_cancelled: Callable[[], bool] | None = None
+        self,
+        token_ids: Sequence[int],
+        sampling: Sampling,
+        is_cancelled: Callable[[], bool] | None = None,
+        *,
+        adapter: str | None = None,
     ) -> GenaiSession:
         """Begin a request; see `edge.engine.base.Engine`.
 
         :param is_cancelled: asked between the pieces of prefill and between tokens, besides `Session.cancel`.
         """
+        check_adapter(adapter, self._adapter_files)
         check_fits(len(token_ids), self.context_tokens)
         self.load()
-        return GenaiSession(self, token_ids, sampling, is_cancelled)
+        return GenaiSession(self, token_ids, sampling, is_cancelled, adapter)
 
-    def probe(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+    def probe(self, token_ids: Sequence[int], adapter: str | None = None) -> NDArray[np.float32]:
         """Logits, (2, vocabulary), after all tokens but the last, read together, and after the last, read alone."""
         self.load()
         with _translated():
-            generator = og.Generator(self._model, self._params(len(token_ids) + 1, Sampling()))
+            generator = self._generator(len(token_ids) + 1, Sampling(), adapter)
             rows = []
             for piece in (token_ids[:-1], token_ids[-1:]):
                 generator.append_tokens(list(piece))
@@ -114,6 +131,8 @@ class GenaiEngine:
 
     def close(self) -> None:
         self._cache.clear()
+        self._loaded.clear()
+        self._adapters = None
         self._model = self._mapped = None
 
     def _set_piece(self, tok_per_sec: float) -> None:
@@ -121,10 +140,10 @@ class GenaiEngine:
         most = self._options.prefill_chunk_tokens
         self._piece_tokens = min(most, max(MIN_PIECE_TOKENS, int(tok_per_sec * PIECE_SEC)))
 
-    def _open(self, token_ids: Sequence[int], sampling: Sampling) -> tuple[og.Generator, int]:
+    def _open(self, token_ids: Sequence[int], sampling: Sampling, adapter: str | None) -> tuple[og.Generator, int]:
         """A generator that holds the first tokens of the prompt, and how many."""
         is_greedy = sampling.temperature <= 0
-        if is_greedy and (kept := self._cache.take(token_ids)):
+        if is_greedy and (kept := self._cache.take(token_ids, adapter)):
             generator, held = kept
             generator.rewind_to(held)
             return generator, held
@@ -133,11 +152,30 @@ class GenaiEngine:
         room = self.context_tokens
         if not (is_greedy and self._options.prefix_caches):
             room = min(room, len(token_ids) + sampling.max_tokens)
-        return og.Generator(self._model, self._params(room, sampling)), 0
+        return self._generator(room, sampling, adapter), 0
 
-    def _keep(self, generator: og.Generator, token_ids: Sequence[int], sampling: Sampling) -> None:
+    def _generator(self, max_length: int, sampling: Sampling, adapter: str | None) -> og.Generator:
+        """A generator with nothing in it; its adapter is chosen once, before the first token is read."""
+        generator = og.Generator(self._model, self._params(max_length, sampling))
+        if adapter is not None:
+            self._load_adapter(adapter)
+            generator.set_active_adapter(self._adapters, adapter)
+        return generator
+
+    def _load_adapter(self, name: str) -> None:
+        if self._adapters is None:
+            self._adapters = og.Adapters(self._model)
+        if name not in self._loaded:
+            file = self._adapter_files[name]
+            try:
+                self._adapters.load(str(file), name)
+            except (RuntimeError, OSError) as error:
+                raise EngineError(f"{file} cannot be loaded: {error}. {VERIFY}") from error
+            self._loaded.add(name)
+
+    def _keep(self, generator: og.Generator, token_ids: Sequence[int], sampling: Sampling, adapter: str | None) -> None:
         if sampling.temperature <= 0 and self._options.prefix_caches:
-            self._cache.put(generator, token_ids)
+            self._cache.put(generator, token_ids, adapter)
 
     def _params(self, max_length: int, sampling: Sampling) -> og.GeneratorParams:
         params = og.GeneratorParams(self._model)
@@ -166,8 +204,10 @@ class GenaiSession:
         token_ids: Sequence[int],
         sampling: Sampling,
         is_cancelled: Callable[[], bool] | None,
+        adapter: str | None,
     ) -> None:
         self._engine, self._token_ids, self._sampling = engine, list(token_ids), sampling
+        self._adapter = adapter
         self._limit = min(sampling.max_tokens, engine.context_tokens - len(token_ids))
         self._ask = is_cancelled
         self._is_cancelled = False
@@ -193,15 +233,15 @@ class GenaiSession:
     def __iter__(self) -> Iterator[Token]:
         self._started = self._first = self._last = time.perf_counter()
         with _translated():
-            generator, self._cached = self._engine._open(self._token_ids, self._sampling)
+            generator, self._cached = self._engine._open(self._token_ids, self._sampling, self._adapter)
             read = self._prefill(generator)
             try:
                 if read == len(self._token_ids):
                     yield from self._decode(generator)
             except GeneratorExit:  # whoever reads the stream has had enough; the prefix is sound all the same
-                self._engine._keep(generator, self._token_ids[:read], self._sampling)
+                self._engine._keep(generator, self._token_ids[:read], self._sampling, self._adapter)
                 raise
-            self._engine._keep(generator, self._token_ids[:read], self._sampling)
+            self._engine._keep(generator, self._token_ids[:read], self._sampling, self._adapter)
 
     def _prefill(self, generator: og.Generator) -> int:
         """Read the prompt, up to a cancel; how many of its tokens the generator holds then."""

@@ -1,8 +1,8 @@
 """The two steps of `edge.engine.prepared` that load the model, each in a process of its own.
 
-python -m edge.engine.pack PARENT pack SOURCE TARGET     save the graph with weights as this CPU wants them
-python -m edge.engine.pack PARENT logits FOLDER          print a digest of the logits for a fixed text
-python -m edge.engine.pack PARENT trace FOLDER           the same, and note in FOLDER what was read of its files
+python -m edge.engine.pack PARENT pack SOURCE TARGET           save the graph with weights as this CPU wants them
+python -m edge.engine.pack PARENT logits FOLDER [ADAPTER...]   print a digest of the logits for a fixed text
+python -m edge.engine.pack PARENT trace FOLDER [ADAPTER...]    the same, and note in FOLDER what was read of its files
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from edge.files import write_atomic
@@ -46,17 +47,22 @@ def pack(source: Path, target: Path) -> None:
     ort.InferenceSession(source / name, options, providers=["CPUExecutionProvider"])
 
 
-def logits_digest(folder: Path, *, trace: bool = False) -> str:
+def logits_digest(folder: Path, adapters: Sequence[Path] = (), *, trace: bool = False) -> str:
     """Hex sha256 of the logits after tokens read together, and after one read alone: other kernels, other layouts.
 
+    :param adapters: files; the text is read without and with each.
     :param trace: write into `folder` which parts of its files that took, loading not counted.
     """
     from edge.engine.base import EngineOptions
     from edge.engine.genai import GenaiEngine
 
-    engine = GenaiEngine(folder, "", (), EngineOptions(context_tokens=512, threads=1))
+    named = {str(path): path for path in adapters}
+    engine = GenaiEngine(folder, "", (), EngineOptions(context_tokens=512, threads=1), named)
     token_ids = engine.encode(PROBE)
-    digest = hashlib.sha256(engine.probe(token_ids).tobytes()).hexdigest()
+    probed = hashlib.sha256()
+    for adapter in (None, *named):
+        probed.update(engine.probe(token_ids, adapter).tobytes())
+    digest = probed.hexdigest()
     if trace and engine.mapped is not None:
         with contextlib.suppress(OSError):  # a kernel that does not keep track: the copy serves without the note
             engine.mapped.forget()
@@ -71,7 +77,8 @@ def main() -> None:
     if step == "pack":
         pack(Path(paths[0]), Path(paths[1]))
     else:
-        sys.stdout.write(logits_digest(Path(paths[0]), trace=step == "trace") + "\n")
+        folder, *adapters = (Path(path) for path in paths)
+        sys.stdout.write(logits_digest(folder, adapters, trace=step == "trace") + "\n")
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ G = TypeVar("G")
 
 @dataclass(frozen=True, slots=True)
 class Kept(Generic[G]):
-    """A generator and the tokens whose keys and values are in its cache."""
+    """A generator and the tokens whose keys and values are in its cache, as the model makes them with `adapter`."""
 
     generator: G
     token_ids: tuple[int, ...]
+    adapter: str | None
 
 
 class PrefixCache(Generic[G]):
@@ -34,26 +35,32 @@ class PrefixCache(Generic[G]):
     def __len__(self) -> int:
         return len(self._kept)
 
-    def take(self, token_ids: Sequence[int]) -> tuple[G, int] | None:
+    def take(self, token_ids: Sequence[int], adapter: str | None = None) -> tuple[G, int] | None:
         """The generator to continue and how many of the prompt's tokens it holds; None where a new one should be built.
 
         It leaves the cache until `put` brings it back, so a request that fails loses only its own. While there is room
         for another, a generator is continued only if it holds more than half of the prompt: what it would lose by
         rewinding may serve another question. At least `LEFT` tokens of the prompt are left to read.
+        One that was kept under another adapter is never continued: its keys and values are others.
         """
-        if not self._kept:
+        most = max(0, len(token_ids) - LEFT)
+        held = {
+            index: min(_shared(kept.token_ids, token_ids), most)
+            for index, kept in enumerate(self._kept)
+            if kept.adapter == adapter
+        }
+        if not held:
             return None
-        held = [min(_shared(kept.token_ids, token_ids), max(0, len(token_ids) - LEFT)) for kept in self._kept]
-        best = max(range(len(held)), key=held.__getitem__)
+        best = max(held, key=held.__getitem__)
         if held[best] * 2 < len(token_ids):  # none is near
-            if len(self._kept) < self._size:
+            if len(self._kept) < self._size or 0 not in held:
                 return None
             best = 0  # the least recently used is the least loss
         return self._kept.pop(best).generator, held[best]
 
-    def put(self, generator: G, token_ids: Sequence[int]) -> None:
+    def put(self, generator: G, token_ids: Sequence[int], adapter: str | None = None) -> None:
         """Keep a generator after its request; where that is one too many, the least recently used is given up."""
-        self._kept.append(Kept(generator, tuple(token_ids)))
+        self._kept.append(Kept(generator, tuple(token_ids), adapter))
         del self._kept[: max(0, len(self._kept) - self._size)]
 
     def make_room(self) -> None:

@@ -99,7 +99,8 @@ def prepare(bundle: Bundle, cache: Path) -> Path:
         for name in _KEPT:
             if (source / name).is_file():
                 shutil.copyfile(source / name, scratch / name)
-        wanted, got = _run("logits", str(source)), _run("trace", str(scratch))
+        adapters = [str(bundle.path / adapter.path) for adapter in bundle.manifest.model.adapters]
+        wanted, got = _run("logits", str(source), *adapters), _run("trace", str(scratch), *adapters)
         if wanted != got:
             raise EngineError(
                 f"the weights prepared for this CPU give other logits than the bundle's ({got} for {wanted}); "

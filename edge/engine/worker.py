@@ -15,14 +15,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from edge import errors
-from edge.engine.base import EngineOptions, Message, Sampling, Stats, check_fits
+from edge.engine.base import EngineOptions, Message, Sampling, Stats, check_adapter, check_fits
 from edge.engine.channel import Channel
 from edge.errors import EngineError
 from edge.types import Token
@@ -44,6 +44,7 @@ class WorkerEngine:
 
     :param folder: genai_config.json, tokenizer and weights.
     :param template: the chat template's text (Jinja).
+    :param adapters: files of adapters by name.
     :param silence_sec: a child that says nothing for so long, loading included, is taken for hung and killed.
     """
 
@@ -54,14 +55,17 @@ class WorkerEngine:
         stop_tokens: Sequence[int],
         options: EngineOptions,
         *,
+        adapters: Mapping[str, Path] | None = None,
         silence_sec: float = 120.0,
     ) -> None:
         self.context_tokens = options.context_tokens
+        self._adapters = {name: str(path.absolute()) for name, path in (adapters or {}).items()}
         self._settings = {
             "folder": str(folder.absolute()),
             "template": template,
             "stop_tokens": list(stop_tokens),
             "options": asdict(options),
+            "adapters": self._adapters,
         }
         self._silence_sec = silence_sec
         self._lock = threading.RLock()  # held for the whole of a request
@@ -92,9 +96,10 @@ class WorkerEngine:
             if wait:
                 self._settle()
 
-    def start(self, token_ids: Sequence[int], sampling: Sampling) -> WorkerSession:
+    def start(self, token_ids: Sequence[int], sampling: Sampling, *, adapter: str | None = None) -> WorkerSession:
+        check_adapter(adapter, self._adapters)
         check_fits(len(token_ids), self.context_tokens)
-        return WorkerSession(self, token_ids, sampling)
+        return WorkerSession(self, token_ids, sampling, adapter)
 
     def close(self) -> None:
         """End the child: all its memory goes back to the system. The next use starts another."""
@@ -160,8 +165,9 @@ class WorkerEngine:
 class WorkerSession:
     """One request in the child. See `edge.engine.base.Session`."""
 
-    def __init__(self, engine: WorkerEngine, token_ids: Sequence[int], sampling: Sampling) -> None:
+    def __init__(self, engine: WorkerEngine, token_ids: Sequence[int], sampling: Sampling, adapter: str | None) -> None:
         self._engine, self._token_ids, self._sampling = engine, list(token_ids), sampling
+        self._adapter = adapter
         self._is_cancelled = self._is_running = False
         self._stats: Stats | None = None
 
@@ -182,7 +188,8 @@ class WorkerSession:
         with self._engine._lock:
             if self._is_cancelled:
                 return
-            request = {"do": "generate", "token_ids": self._token_ids, "sampling": asdict(self._sampling)}
+            sampling = asdict(self._sampling)
+            request = {"do": "generate", "token_ids": self._token_ids, "sampling": sampling, "adapter": self._adapter}
             self._engine._send(request)
             self._is_running = True
             try:

@@ -183,15 +183,17 @@ def synthesize(
               help="Passages in each prompt, at most, as answer.max_passages.")  # fmt: skip
 @click.option("--rounds", type=click.IntRange(min=1), default=1, show_default=True,
               help="Prompts made for each passage, each with others beside it.")  # fmt: skip
-@click.option("--unanswerable", type=click.FloatRange(0, 1, max_open=True), default=0.2, show_default=True,
+@click.option("--unanswerable", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True,
               help="Share of questions whose prompt does not hold the answer.")  # fmt: skip
+@click.option("--prompts", type=click.IntRange(min=0), default=0, show_default=True,
+              help="At most so many prompts, drawn with --seed; 0: all.")  # fmt: skip
 @click.option("--without", "left_out", multiple=True, help="Name of a document to leave out; repeatable.")
 @click.option("--only", multiple=True, help="Name of a document to take, and no others; repeatable.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @_json_option
 def ground(
     files: tuple[Path, ...], out: Path, bundle: Path | None, passages: int, rounds: int, unanswerable: float,
-    left_out: tuple[str, ...], only: tuple[str, ...], seed: int, as_json: bool,
+    prompts: int, left_out: tuple[str, ...], only: tuple[str, ...], seed: int, as_json: bool,
 ) -> int:  # fmt: skip
     """Put the questions of FILES to several passages, as a search would bring them, some without the right one.
 
@@ -210,7 +212,8 @@ def ground(
         )
     taken = [e for e in examples if e.document not in left_out and (not only or e.document in only)]
     with Box.open(bundle=bundle, index=None, config=None) as box:
-        made = ground(taken, box.embedder, box.config.ingest.chunk, Shape(passages, rounds, unanswerable, seed))
+        shape = Shape(passages, rounds, unanswerable, prompts, seed)
+        made = ground(taken, box.embedder, box.config.ingest.chunk, shape)
     _write(out, "".join(line_of(example) + "\n" for example in made))
     refused = sum(not example.answers for example in made)
     _say(

@@ -5,13 +5,13 @@ search would bring with the right one, in the sizes and under the headings that 
 get prompts whose passages do not hold their answer.
 
 Questions on the same passages share a prompt up to their last words, and the trainer reads that part once
-(optimize/training/pack.py). So prompts are made for groups of chunks, and all questions of a group's chunks are asked
-of it: one prompt of 600 tokens then trains twenty answers.
+(optimize/training/pack.py). So a prompt is made for a chunk, and all of the chunk's questions are asked of it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -31,7 +31,9 @@ from optimize.dataset.examples import Example, Shown
 from optimize.dataset.rows import plain
 
 NEAR = 6  # chunks that a search brings beside the right one, which a prompt draws from
-RIGHT_FIRST = 0.5  # share of prompts whose first passage is the one that they were made for; else its place is drawn
+RIGHT_FIRST = 0.85  # share of prompts whose first passage is the one that they were made for; else its place is drawn
+ASKED_BESIDE = 0.15  # share of the other passages' questions that are asked too
+"""As a search ranks: the right passage is mostly first, and a small model answers better when it may expect that."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,20 @@ class Shape:
     :ivar passages: most passages of a prompt, as `answer.max_passages` of the configuration; fewer are shown too.
     :ivar rounds: prompts made for each chunk, each with other passages beside it.
     :ivar unanswerable: share of the questions of a prompt that its passages do not answer, 0..1.
+    :ivar prompts: at most so many, drawn from all that there would be; 0 is all.
     """
 
     passages: int = 3
     rounds: int = 1
-    unanswerable: float = 0.2
+    unanswerable: float = 0.1
+    prompts: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.passages < 1 or self.rounds < 1 or not 0 <= self.unanswerable < 1:
-            raise ValueError("passages and rounds must be 1 or more, unanswerable from 0 to less than 1")
+        if self.passages < 1 or self.rounds < 1 or self.prompts < 0 or not 0 <= self.unanswerable < 1:
+            raise ValueError(
+                "passages and rounds must be 1 or more, prompts 0 or more, unanswerable from 0 to less than 1"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +85,13 @@ def ground(
         raise DatasetError("no example has a passage that holds its answer: see `edge optimize data check`")
     near = _near(pieces, embedder, on_progress)
     others = [one for one in examples if not (one.passages and one.answers)]
-    made = list(others)
+    prompts: list[list[Example]] = []
     for number in range(shape.rounds):
         rng = random.Random(f"{shape.seed}/{number}")
-        for at, piece in enumerate(pieces):
-            if piece.questions:
-                made += _prompt(at, pieces, near, shape, rng, number)
-    return made
+        prompts += [_prompt(at, pieces, near, shape, rng, number) for at, piece in enumerate(pieces) if piece.questions]
+    if 0 < shape.prompts < len(prompts):
+        prompts = random.Random(shape.seed).sample(prompts, shape.prompts)
+    return [*others, *itertools.chain.from_iterable(prompts)]
 
 
 def _pieces(examples: Sequence[Example], embedder: Embedder, config: ChunkConfig) -> list[_Piece]:
@@ -147,7 +153,8 @@ def _prompt(
     shown = tuple(pieces[place].shown for place in places)
     found: list[Example] = []
     for marker, place in enumerate(places, 1):
-        found += [_asked(one, shown, marker, f"{at}.{number}") for one in pieces[place].questions]
+        asked = [one for one in pieces[place].questions if place == at or rng.random() < ASKED_BESIDE]
+        found += [_asked(one, shown, marker, f"{at}.{number}") for one in asked]
     text = plain(" ".join(one.text for one in shown))
     elsewhere = [
         one
@@ -156,7 +163,7 @@ def _prompt(
         for one in pieces[place].questions
         if not any(plain(answer) in text for answer in one.answers)
     ]
-    wanted = round(len(found) * shape.unanswerable / (1 - shape.unanswerable))
+    wanted = int(len(found) * shape.unanswerable / (1 - shape.unanswerable) + rng.random())  # its mean is the share
     for one in rng.sample(elsewhere, min(wanted, len(elsewhere))):
         found.append(_asked(dataclasses.replace(one, answers=()), shown, None, f"{at}.{number}"))
     return found

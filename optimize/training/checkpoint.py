@@ -1,7 +1,8 @@
 """Where a training stands, in one file that appears whole or not at all.
 
 The order of the examples and the random numbers of a step are functions of the seed and the step (see loop.py), so the
-weights, the optimizer and the step are all that a resumed run needs to end with the same bits.
+weights, the optimizer, the step and the type of the matrix products are all that a resumed run needs to end with the
+same bits.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from optimize import disk
 if TYPE_CHECKING:
     import torch
 
+    from optimize.training.model import Dtype
+
 NAME = "checkpoint.pt"
 
 
@@ -32,6 +35,7 @@ class Progress:
     best_step: int = 0
     waited: int = 0  # held-out losses since then
     is_finished: bool = False
+    dtype: Dtype | None = None  # of the matrix products: `dtype: auto` was measured when the training began
 
 
 def save(
@@ -58,6 +62,12 @@ def save(
             f"{-(-len(buffer.getvalue()) // 2**20)} MiB, or point EDGE_CACHE at a larger disk, and run the same "
             "command again: it goes on from the checkpoint before."
         ) from error
+
+
+def recorded_dtype(folder: Path) -> Dtype | None:
+    """What the training in `folder` computes its matrix products in; None where none has begun."""
+    found = load(folder)
+    return found[0].dtype if found else None
 
 
 def load(folder: Path) -> tuple[Progress, dict[str, Any]] | None:

@@ -7,6 +7,9 @@ threads; the order of sums depends on them).
 The loss of a step is the sum over all its targets divided by the sum of their weights, over all of its packs: so the
 gradient does not depend on how samples were laid out. With `loss_weight: token` (the default) that is the plain
 log-likelihood of the answers; `completion` lets a short answer count as much as a long one.
+
+With `anchor`, a step also holds the tuned model to the base on tokens of the prompts, where no answer is predicted, so
+that it learns how to answer and keeps what it knew: learning without forgetting (Li and Hoiem 2016, arXiv:1606.09282).
 """
 
 from __future__ import annotations
@@ -18,18 +21,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge.errors import BuildError
 from optimize.finetune_recipe import FineTuneRecipe
 from optimize.training import checkpoint
 from optimize.training.checkpoint import Progress
 from optimize.training.encode import Encoded
 from optimize.training.model import Tuned
-from optimize.training.pack import families, fill, pack, plan
+from optimize.training.pack import Pack, families, fill, pack, plan
 
 if TYPE_CHECKING:
     import torch
 
 BETAS = (0.9, 0.999)
+ANCHORED = 128
+"""Tokens of a step's first pack on which the distance from the base is taken."""
 KEPT = "last-good"
 """Folder below the checkpoint's for the adapter of a training that broke down."""
 
@@ -70,6 +78,8 @@ def train(
     :raises Broken: the loss is not finite; the checkpoint holds the last good weights.
     :raises BuildError: the disk is full.
     :raises Stopped: `should_stop()` said so.
+    :raises ValueError: `tuned` computes in another type than the run that left the checkpoint: build it with
+        `checkpoint.recorded_dtype(work)`.
     """
     return _Run(tuned, samples, held_out, work).run(report, should_stop)
 
@@ -92,10 +102,12 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             tuned.parameters(), lr=recipe.learning_rate, betas=BETAS, weight_decay=recipe.weight_decay
         )
-        self.progress = Progress()
+        self.progress = Progress(dtype=tuned.dtype)
         self.best: dict[str, torch.Tensor] | None = None
         if found := checkpoint.load(work):
             self.progress, content = found
+            if self.progress.dtype != tuned.dtype:
+                raise ValueError(f"the checkpoint in {work} is of a training in {self.progress.dtype}")
             self.best = content["best"]
             tuned.load_state(content["weights"])
             self.optimizer.load_state_dict(content["optimizer"])
@@ -143,15 +155,25 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         weight = float(sum(one.weights.sum() for one in packs))
         total = 0.0
-        for one in packs:
-            loss = self.tuned.loss(one, self.recipe.label_smoothing) / weight
-            loss.backward()  # type: ignore[no-untyped-call]
+        for number, one in enumerate(packs):
+            rows = self._anchored(one, step) if self.recipe.anchor and number == 0 else None
+            answers, distance = self.tuned.loss(one, self.recipe.label_smoothing, rows)
+            loss = answers / weight
             total += float(loss.detach())
+            if distance is not None:
+                loss = loss + self.recipe.anchor * distance
+            loss.backward()  # type: ignore[no-untyped-call]
         norm = float(torch.nn.utils.clip_grad_norm_(self.tuned.parameters(), self.recipe.max_grad_norm))
         if not (math.isfinite(total) and math.isfinite(norm)):
             self._give_up(total, norm)
         self.optimizer.step()
         return total, rate
+
+    def _anchored(self, read: Pack, step: int) -> NDArray[np.int64]:
+        """Tokens of the prompts, at most ANCHORED, drawn by the step: where no answer is predicted."""
+        free = np.setdiff1d(np.arange(len(read.ids)), read.rows)
+        rng = np.random.default_rng((self.recipe.seed, step))
+        return np.sort(rng.choice(free, min(ANCHORED, len(free)), replace=False))
 
     def _give_up(self, loss: float, norm: float) -> None:
         """:raises Broken: always; the weights before this step are kept."""
@@ -201,7 +223,7 @@ def held_out_loss(tuned: Tuned, samples: Sequence[Encoded]) -> float:
     with tuned.evaluating():
         for places in fill(samples, families(samples), tuned.recipe.batch_tokens, 0):
             one = pack([samples[place] for place in places])
-            total += float(tuned.loss(one))
+            total += float(tuned.loss(one)[0])
             targets += len(one.targets)
     return total / targets
 

@@ -1,7 +1,8 @@
 """The trainer as a process: `python -m optimize.training.run JOB.json`. See optimize/finetune.py, which starts it.
 
 One JSON object a line on stdout: {"step": ...} after each step, {"left_out": [...]} for examples that are too long,
-{"error": "..."} where it ends for a reason that it knows. Everything else goes to the log.
+{"dtype": "..."} for what matrix products are computed in, {"error": "..."} where it ends for a reason that it knows.
+Everything else goes to the log.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ EXPLAINED = 6
 
 
 def _main(job: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> int:
-    from optimize.training import adapter, loop
+    from optimize.training import adapter, checkpoint, loop
     from optimize.training.encode import Encoder, encode_all
     from optimize.training.losses import write_losses
     from optimize.training.model import Tuned
@@ -47,7 +48,8 @@ def _main(job: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> int:
         too_long += more
     if too_long:
         send({"left_out": too_long})
-    tuned = Tuned(parent, recipe)
+    tuned = Tuned(parent, recipe, checkpoint.recorded_dtype(work))
+    send({"dtype": tuned.dtype})
     try:
         progress, weights = loop.train(
             tuned, train, held_out, work, lambda report: send({"step": asdict(report)}), lambda: bool(stop)

@@ -17,6 +17,7 @@ class Scripted:
         self.reply = reply
         self.prompts: list[str] = []
         self.limits: list[int] = []
+        self.adapters: list[str | None] = []
 
     def encode(self, text: str) -> list[int]:
         return list(range(len(text.split())))
@@ -25,7 +26,8 @@ class Scripted:
         self.prompts.append("\n".join(message.content for message in messages))
         return self.prompts[-1]
 
-    def start(self, token_ids: Sequence[int], sampling: Sampling) -> ScriptedSession:
+    def start(self, token_ids: Sequence[int], sampling: Sampling, *, adapter: str | None = None) -> ScriptedSession:
+        self.adapters.append(adapter)
         self.limits.append(sampling.max_tokens)
         return ScriptedSession(self.reply, len(token_ids))
 

@@ -24,6 +24,8 @@ GOOD = GateResult(
     top1_agreement=0.95,
     greedy_agreement=0.6,
     greedy_prompts=32,
+    parent_accuracy=0.34,
+    accuracy=0.34,
 )
 LIMITS = GateRecipe(max_kl_nats=0.01, max_perplexity_ratio=1.01, min_top1_agreement=0.95, min_greedy_agreement=0.6)
 
@@ -36,6 +38,7 @@ def test_distances_by_hand() -> None:
     assert sums["parent"] == pytest.approx(-math.log(0.5) - math.log(0.6), abs=1e-6)
     assert sums["build"] == pytest.approx(-math.log(0.25) - math.log(0.6), abs=1e-6)
     assert sums["same"] == 1
+    assert (sums["parent_right"], sums["build_right"]) == (2, 1)
 
 
 def test_at_the_limits_it_passes_with_its_thresholds() -> None:

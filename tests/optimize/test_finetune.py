@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from edge.engine.base import Message
 from edge.errors import BuildError, ConfigError, DatasetError, UsageError
 from edge.files import sha256_file
-from optimize import child, dataset, finetune, lora_olive, pipeline
+from optimize import child, dataset, finetune, lora_olive, manifest, pipeline
 from optimize.cli import optimize
 from optimize.dataset.examples import Sample
 from optimize.finetune_recipe import DataRecipe, FineTuneRecipe
@@ -109,6 +109,7 @@ def test_killed_interrupted_and_whole_runs_end_with_the_same_bytes(
     check_fits(parent.path, "test/tiny", whole.path)
     card = json.loads((whole.path / finetune.CARD).read_text())
     assert card["samples"] == {"train": 9, "held_out": 3, "left_out": []}
+    assert card["dtype"] == "fp32"
     assert str(tmp_path) not in "".join(
         (whole.path / name).read_text() for name in (finetune.CARD, finetune.CONFIG, "losses.json")
     )
@@ -207,7 +208,7 @@ def test_recipe_with_data_gives_another_parent_and_the_command_its_adapter(
     changed = {name for name in base.files if base.files[name] != tuned.files[name]}
     assert "model.safetensors" in changed
     assert not changed & {"tokenizer.json", "chat_template.jinja", "tokenizer_config.json"}
-    assert pipeline.recipe_digest(build) != pipeline.recipe_digest(built(tiny_llama, None))
+    assert manifest.recipe_digest(build) != manifest.recipe_digest(built(tiny_llama, None))
 
     path = tmp_path / "recipe.yaml"
     path.write_text(finetune_yaml(tiny_llama, recipe))
@@ -221,8 +222,8 @@ def test_recipe_with_data_gives_another_parent_and_the_command_its_adapter(
     ready = built(tiny_llama, None)
     source = AdapterSource(tmp_path / "out", told["sha256"])
     ready.recipe = replace(ready.recipe, adapter=source)
-    assert ready.tuned(base).digest == tuned.digest
-    assert str(tmp_path) not in json.dumps(pipeline.recipe_digest(ready))
+    assert ready.tuned(ready.base()).digest == tuned.digest
+    assert str(tmp_path) not in json.dumps(manifest.recipe_digest(ready))
 
 
 def finetune_yaml(tiny_llama: Path, recipe: FineTuneRecipe) -> str:
@@ -258,7 +259,29 @@ def test_olive_gets_the_same_recipe(recipe: FineTuneRecipe) -> None:
     assert read["add_special_tokens"] is False
 
 
-@pytest.mark.parametrize(("method", "message"), [("qlora", "bitsandbytes"), ("lora", "pip install datasets")])
+@pytest.mark.process
+def test_olive_trains_an_adapter_that_is_merged(tiny_llama: Path, recipe: FineTuneRecipe, tmp_path: Path) -> None:
+    """Its real pass, in its real process."""
+    from safetensors.numpy import load_file
+
+    child.quiet()
+    longer = {**ROWS[0], "id": "long", "context": "word " * 400}
+    data = DataRecipe((written(tmp_path, "more.jsonl", [*ROWS[:4], longer]),))
+    build = built(tiny_llama, replace(recipe, data=data, trainer="olive", steps=2, batch=2, dtype="auto"))
+    base = build.parent()
+    tuned = build.tuned(base)
+    adapter = next(stage for stage in build.stages if stage.name == "adapter")
+    weights = load_file(adapter.path / finetune.ADAPTER)
+    assert {tensor.shape[0] for name, tensor in weights.items() if ".lora_A." in name} == {recipe.rank}
+    assert all(abs(tensor).max() > 0 for name, tensor in weights.items() if ".lora_B." in name), "it learned"
+    card = json.loads((adapter.path / finetune.CARD).read_text())
+    assert card["samples"] == {"train": 5, "held_out": 0, "left_out": ["long"]}
+    assert card["dtype"] == "fp32", "nothing is measured for Olive"
+    assert str(tmp_path) not in (adapter.path / finetune.CONFIG).read_text()
+    assert tuned.files["model.safetensors"] != base.files["model.safetensors"]
+
+
+@pytest.mark.parametrize(("method", "message"), [("qlora", "bitsandbytes"), ("lora", r"edge-slm\[olive-lora\]")])
 def test_olive_says_what_is_missing(
     method: Any, message: str, recipe: FineTuneRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

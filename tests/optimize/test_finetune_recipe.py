@@ -60,5 +60,5 @@ def test_paths_start_at_the_recipe_and_only_one_adapter_is_merged(tmp_path: Path
     assert recipe.finetune.data.train == (tmp_path / "a.jsonl", tmp_path / "b.json")
     assert recipe.finetune.data.held_out == (tmp_path / "c.jsonl",)
     path.write_text(tuned.replace("adapter: null", f"adapter: {{path: x, sha256: {'a' * 64}}}"))
-    with pytest.raises(ConfigError, match="give one of them"):
-        load_recipe(str(path))
+    both = load_recipe(str(path))
+    assert both.finetune and both.adapter and both.adapter.path == tmp_path / "x"  # trained on top of the ready one

@@ -26,7 +26,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Path]]:
         seen.append((recipe, out))
         report("model", "running")
         report("model", "built")
-        return BuildResult(out, "d" * 64, {"model": GATE, "embedder": {}}, (StageReport("model", False, 1.5),))
+        stages = (StageReport("model", "k", False, 1.5, 1.5),)
+        return BuildResult(out, "d" * 64, {"model": GATE, "embedder": {}}, stages)
 
     monkeypatch.setattr(pipeline, "run", run)
     return seen
@@ -44,7 +45,7 @@ def test_json_is_the_only_thing_on_stdout(calls: list[tuple[Recipe, Path]], tmp_
         "path": str(tmp_path / "b"),
         "digest": "d" * 64,
         "gate": {"model": GATE, "embedder": {}},
-        "stages": [{"name": "model", "cached": False, "seconds": 1.5}],
+        "stages": [{"name": "model", "key": "k", "cached": False, "seconds": 1.5, "built_sec": 1.5}],
     }
     assert "quantize with Olive: built" in done.stderr
     assert calls == [(load_recipe("cpu-int4"), tmp_path / "b")]

@@ -9,7 +9,7 @@ import pytest
 
 from edge.errors import ConfigError
 from optimize import quantize
-from optimize.recipe import DEFAULT, ModelRecipe, load_recipe, shipped
+from optimize.recipe import DEFAULT, ModelRecipe, Recipe, load_recipe, shipped
 
 TEXTS = {name: path.read_text(encoding="utf-8") for name, path in shipped().items()}
 
@@ -100,3 +100,24 @@ def test_options_follow_the_recipe() -> None:
         True,
         False,
     ]
+
+
+def test_adapters_have_names_and_paths_at_the_recipe_s_folder(tmp_path: Path) -> None:
+    def loaded(entries: str) -> Recipe:
+        text = re.sub(r"^adapters: .*$", f"adapters: {entries}", TEXTS["cpu-int8"], flags=re.M)
+        (tmp_path / "r.yaml").write_text(text, encoding="utf-8")
+        return load_recipe(str(tmp_path / "r.yaml"))
+
+    entry = f"path: ad, sha256: '{'0' * 64}'"
+    found = loaded(f"{{legal: {{{entry}, answers: marked}}, plain: {{{entry}}}}}").adapters
+    assert {name: (one.path, one.answers) for name, one in found.items()} == {
+        "legal": (tmp_path / "ad", "marked"),
+        "plain": (tmp_path / "ad", "free"),
+    }
+    for wrong, message in (
+        (f"{{../up: {{{entry}}}}}", "is no name"),
+        ("{a: {path: ad}}", "sha256"),
+        (f"{{a: {{{entry}, rank: 4}}}}", "unknown key"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            loaded(wrong)

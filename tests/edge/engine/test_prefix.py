@@ -65,15 +65,32 @@ def test_room_is_made_before_one_more_is_built() -> None:
     assert len(cache) == 1
 
 
-@given(st.lists(PROMPTS, max_size=12), st.integers(0, 3))
-def test_what_is_held_is_a_prefix_of_both_and_never_too_much(prompts: list[list[int]], size: int) -> None:
-    cache: PrefixCache[list[int]] = PrefixCache(size)
-    for prompt in prompts:
-        taken = cache.take(prompt)
+def test_what_another_adapter_kept_is_left_alone() -> None:
+    cache: PrefixCache[str] = PrefixCache(2)
+    cache.put("a", [1, 2, 3, 4], "legal")
+    assert cache.take([1, 2, 3, 4]) is None
+    assert cache.take([1, 2, 3, 4], "other") is None
+    cache.put("b", [9, 9, 9, 9])
+    assert cache.take([5, 5, 5, 5]) is None  # the least recently used is the adapter's: it is given up, not used
+    assert cache.take([1, 2, 3, 4], "legal") == ("a", 2)
+
+
+@given(st.lists(st.tuples(PROMPTS, st.sampled_from([None, "a", "b"])), max_size=14), st.integers(0, 3))
+def test_what_is_held_is_a_prefix_of_both_and_never_too_much(
+    requests: list[tuple[list[int], str | None]], size: int
+) -> None:
+    """A generator is a list of what it holds: each token with the adapter that it was read under."""
+    cache: PrefixCache[list[tuple[int, str | None]]] = PrefixCache(size)
+    for prompt, adapter in requests:
+        wanted = [(token, adapter) for token in prompt]
+        taken = cache.take(prompt, adapter)
+        if taken is None:
+            cache.make_room()
         generator, held = taken if taken else ([], 0)
         assert len(cache) + 1 <= max(size, 1)
-        assert generator[:held] == prompt[:held]
+        assert generator[:held] == wanted[:held]
+        assert {under for _, under in generator} <= {adapter}, "not even an empty one: it has its adapter for good"
         assert held <= max(0, len(prompt) - LEFT)
-        generator[:] = prompt  # what the engine does: rewind to `held`, read the rest
-        cache.put(generator, prompt)
+        generator[held:] = wanted[held:]  # what the engine does: rewind to `held`, read the rest
+        cache.put(generator, prompt, adapter)
         assert len(cache) <= size

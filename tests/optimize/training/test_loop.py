@@ -9,15 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edge.errors import BuildError
 from optimize.finetune_recipe import DataRecipe, FineTuneRecipe
 from optimize.training import checkpoint, loop
+from optimize.training import model as training_model
 from optimize.training.checkpoint import Progress
 from optimize.training.encode import Encoded
 from optimize.training.losses import write_losses
-from optimize.training.model import Tuned, cpu_has_bf16
+from optimize.training.model import Dtype, Tuned, choose_dtype, cpu_has_bf16, time_products
+from optimize.training.pack import pack
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
@@ -44,7 +47,7 @@ def trained(
 ) -> tuple[Progress, dict[str, Any], list[loop.Report]]:
     reports: list[loop.Report] = []
     work.mkdir(exist_ok=True)
-    tuned = Tuned(tiny_llama, recipe)
+    tuned = Tuned(tiny_llama, recipe, checkpoint.recorded_dtype(work))
     progress, weights = loop.train(
         tuned, SAMPLES, held_out, work, reports.append, lambda: bool(stop_at) and reports[-1].step == stop_at
     )
@@ -100,7 +103,8 @@ def test_loss_that_is_not_finite_ends_it_and_keeps_what_was_good(
 
     def breaks(self: Tuned, *given: Any) -> Any:
         calls.append(given)
-        return original(self, *given) * (math.nan if len(calls) == 6 else 1.0)
+        loss, distance = original(self, *given)
+        return loss * (math.nan if len(calls) == 6 else 1.0), distance
 
     monkeypatch.setattr(Tuned, "loss", breaks)
     with pytest.raises(loop.Broken, match=r"broke down at step 3: the loss is nan.*last-good.*Lower .*learning_rate"):
@@ -162,12 +166,76 @@ def test_schedules(schedule: Any, shares: list[float]) -> None:
     assert [loop.rate_share(step, 8, recipe) for step in range(8)] == pytest.approx(shares)
 
 
-def test_bf16_where_the_cpu_multiplies_it(tmp_path: Path) -> None:
+def test_cpu_that_has_instructions_for_bf16(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     for flags, expected in (("fpu avx512f avx512_bf16 amx_tile", True), ("fpu avx2 avx512f", False), ("", False)):
         cpuinfo.write_text(f"processor : 0\nflags\t\t: {flags}\n")
         assert cpu_has_bf16(cpuinfo) is expected
     assert not cpu_has_bf16(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "flag", "took", "expected"),
+    [
+        ("auto", True, (3.0, 2.0), "fp32"),
+        ("auto", True, (2.0, 3.0), "bf16"),
+        ("auto", True, (1.95, 2.0), "fp32"),  # a close call
+        ("auto", False, (1.0, 9.0), "fp32"),
+        ("bf16", False, (9.0, 1.0), "bf16"),
+        ("fp32", True, (1.0, 9.0), "fp32"),
+    ],
+)
+def test_auto_takes_what_is_faster(
+    dtype: Any, flag: bool, took: tuple[float, float], expected: Dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(training_model, "cpu_has_bf16", lambda: flag)
+    asked: list[Any] = []
+
+    def measure(tokens: int, shape: tuple[int, int]) -> dict[Dtype, float]:
+        asked.append((tokens, shape))
+        return {"bf16": took[0], "fp32": took[1]}
+
+    recipe = replace(RECIPE, dtype=dtype)
+    assert choose_dtype(recipe, torch.device("cpu"), (128, 64), measure) == expected
+    assert asked == ([(64, (128, 64))] if dtype == "auto" and flag else [])
+
+
+def test_probe_is_short_and_draws_no_random_numbers() -> None:
+    import torch
+
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    took = time_products(512, (1536, 576))
+    assert torch.equal(torch.rand(4), expected)
+    assert set(took) == {"bf16", "fp32"}
+    assert all(0 < seconds < 2 for seconds in took.values())
+
+
+@pytest.mark.parametrize(("first", "second"), [("bf16", "fp32"), ("fp32", "bf16")])
+def test_resumed_run_computes_as_it_began_whatever_the_probe_says_then(
+    tiny_llama: Path, tmp_path: Path, first: Dtype, second: Dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auto = replace(RECIPE, dtype="auto")
+    monkeypatch.setattr(training_model, "cpu_has_bf16", lambda: True)
+    said = {"bf16": 1.0, "fp32": 1.0, first: 0.1}
+    monkeypatch.setattr(training_model, "time_products", lambda tokens, shape: said)
+    whole, weights, _ = trained(tiny_llama, tmp_path / "whole", auto)
+    assert whole.dtype == first
+    with pytest.raises(loop.Stopped):
+        trained(tiny_llama, tmp_path / "parts", auto, stop_at=2)
+    said.update({first: 1.0, second: 0.1})
+    assert Tuned(tiny_llama, auto).dtype == second
+    with pytest.raises(ValueError, match=f"of a training in {first}"):
+        loop.train(Tuned(tiny_llama, auto), SAMPLES, HELD_OUT, tmp_path / "parts", lambda report: None)
+    resumed, again, _ = trained(tiny_llama, tmp_path / "parts", auto)
+    assert resumed == whole
+    assert all((weights[name] == again[name]).all() for name in weights)
+    other, differs, _ = trained(tiny_llama, tmp_path / "other", auto)
+    assert other.dtype == second
+    assert any((weights[name] != differs[name]).any() for name in weights), "the type would have made a difference"
 
 
 def test_losses_are_written_and_drawn_the_same_each_time(tmp_path: Path) -> None:
@@ -182,3 +250,22 @@ def test_losses_are_written_and_drawn_the_same_each_time(tmp_path: Path) -> None
     drawn = (tmp_path / "one" / "losses.svg").read_bytes()
     assert b"held out" in drawn or b"<path" in drawn
     assert drawn == (tmp_path / "two" / "losses.svg").read_bytes()
+
+
+def test_an_anchor_keeps_the_model_near_its_base_where_no_answer_is_predicted(tiny_llama: Path, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, steps=12, learning_rate=5e-3, dropout=0.0)
+    read = pack(SAMPLES[:4])
+    rows = np.setdiff1d(np.arange(len(read.ids)), read.rows)
+    found = {}
+    for anchor in (0.0, 20.0):
+        work = tmp_path / str(anchor)
+        work.mkdir()
+        tuned = Tuned(tiny_llama, replace(recipe, anchor=anchor))
+        assert float(tuned.loss(read, 0.0, rows)[1] or 0.0) == pytest.approx(0.0, abs=1e-6)  # untrained, it is its base
+        reports: list[loop.Report] = []
+        loop.train(tuned, SAMPLES, HELD_OUT, work, reports.append)
+        with tuned.evaluating():
+            distance = tuned.loss(read, 0.0, rows)[1]
+        assert distance is not None and reports[-1].loss < reports[0].loss
+        found[anchor] = float(distance)
+    assert 0 <= found[20.0] < found[0.0] / 2
