@@ -104,17 +104,10 @@ def answer(
     generated, stats = _generate(prompt, engine, config, adapter, on_token)
     if marked and generated.startswith(NO_ANSWER):
         return _abstention(hits, prompt, prompt.dropped, generated, stats, retrieve_sec)
-    text, quoted, support = generated, False, config.answer.support
-    if marked:
-        text, sentences = cite_marked(generated, question, prompt.passages, support)
-    else:
-        sentences = cite(text, question, prompt.passages, support)
-    evidence = quote(question, prompt.passages)
-    if not _is_trusted(sentences, evidence, _trust(config, marked)):
-        if evidence is None:
-            return _abstention(hits, prompt, prompt.dropped, generated, stats, retrieve_sec)
-        text, quoted = evidence.text, True
-        sentences = [Sentence(0, len(text), text, evidence)]
+    shown = _shown(generated, question, prompt, config, marked)
+    if shown is None:
+        return _abstention(hits, prompt, prompt.dropped, generated, stats, retrieve_sec)
+    text, quoted, sentences = shown
     return Answer(
         text=text,
         sentences=tuple(sentences),
@@ -129,6 +122,24 @@ def answer(
         retrieve_sec=retrieve_sec,
         rss_peak_bytes=tree_rss_peak_bytes(os.getpid()),
     )
+
+
+def _shown(
+    generated: str, question: str, prompt: Prompt, config: EdgeConfig, marked: bool
+) -> tuple[str, bool, Sequence[Sentence]] | None:
+    """What is shown of what the model wrote: its text, cited; where it is not borne out, a quotation, which the second
+    value says; None where the passages hold none either."""
+    text, support = generated, config.answer.support
+    if marked:
+        text, sentences = cite_marked(generated, question, prompt.passages, support)
+    else:
+        sentences = cite(text, question, prompt.passages, support)
+    evidence = quote(question, prompt.passages)
+    if _is_trusted(sentences, evidence, _trust(config, marked)):
+        return text, False, sentences
+    if evidence is None:
+        return None
+    return evidence.text, True, [Sentence(0, len(evidence.text), evidence.text, evidence)]
 
 
 def answer_closed_book(
