@@ -5,6 +5,7 @@ Exit codes: 0 done or answered, 1 error, 2 usage, 3 abstained, 4 a gate or compa
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import sys
 from typing import NoReturn
@@ -81,6 +82,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    before, sys.unraisablehook = sys.unraisablehook, raise_interrupt_again
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -95,7 +97,18 @@ def main() -> NoReturn:
         if not _is_of_an_interrupt(error):
             raise
         code = _interrupted()
+    finally:
+        sys.unraisablehook = before
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def raise_interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """For `sys.unraisablehook`: what is raised while an object is finalised is printed and forgotten, so a Ctrl-C that
+    comes just then would be too."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        _thread.interrupt_main()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _interrupted() -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from edge.cli.main import cli, main
@@ -33,3 +36,25 @@ def test_a_module_that_is_missing_is_not_hidden(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(cli, "main", run)
     with pytest.raises(ImportError, match="numpy"):
         main()
+
+
+def test_an_interrupt_that_comes_while_an_object_is_finalised_is_not_lost() -> None:
+    program = """
+import subprocess
+import sys
+from edge.cli.main import raise_interrupt_again
+sys.unraisablehook = raise_interrupt_again
+class Reader:
+    def __del__(self):
+        raise error
+for error in (ValueError("shown"), KeyboardInterrupt()):
+    try:
+        Reader()
+        for _ in range(10_000):
+            pass
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "interrupted\n"
+    assert "shown" in done.stderr and "KeyboardInterrupt" not in done.stderr
