@@ -8,6 +8,7 @@ from __future__ import annotations
 import _thread
 import importlib
 import sys
+import threading
 from typing import NoReturn
 
 import click
@@ -31,6 +32,9 @@ EXTRAS = {
     "advise": "Measure which your documents need: RAG, fine-tuning, both (extra `optimize`).",
 }
 """Commands of another package, found by the entry point group `edge.commands`; named here so that help lists them."""
+
+
+AGAIN_SEC = 0.02
 
 
 class LazyGroup(click.Group):
@@ -104,9 +108,11 @@ def main() -> NoReturn:
 
 def raise_interrupt_again(lost: sys.UnraisableHookArgs) -> None:
     """For `sys.unraisablehook`: what is raised while an object is finalised is printed and forgotten, so a Ctrl-C that
-    comes just then would be too."""
+    comes just then would be too. It is raised anew a moment later: in here, it would be forgotten once more."""
     if issubclass(lost.exc_type, KeyboardInterrupt):
-        _thread.interrupt_main()
+        later = threading.Timer(AGAIN_SEC, _thread.interrupt_main)
+        later.daemon = True
+        later.start()
     else:
         sys.__unraisablehook__(lost)
 
