@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -231,27 +231,30 @@ def _cgroup_limits(root: Path, own: int) -> Iterator[Limit]:
 
 def _limits_of(folder: Path, name: str, own: int) -> Iterator[Limit]:
     """memory.high counts too: above it the kernel slows a process down until it gives pages back."""
+    try:
+        fields = _fields(folder / "memory.stat")
+    except (OSError, ValueError):
+        return
+    others = _held_by_others(fields, own)
+    lowest = _UNLIMITED
     for file in ("memory.max", "memory.high", "memory.limit_in_bytes"):
         try:
             text = (folder / file).read_text().strip()
-            if text == "max" or int(text) >= _UNLIMITED:
-                continue
-            others = _held_by_others(folder, own)
+            limit = _UNLIMITED if text == "max" else int(text)
         except (OSError, ValueError):
             continue
-        held = f", of which others hold {others // 2**20} MiB" if others >= 2**20 else ""
-        yield Limit(max(0, int(text) - others), f"{file} of cgroup {name}{held}")
-    try:  # limits of version 1 above the part of the hierarchy that a container sees
-        inherited = _fields(folder / "memory.stat").get("hierarchical_memory_limit", _UNLIMITED)
-    except OSError:
-        return
-    if inherited < _UNLIMITED:
-        yield Limit(max(0, inherited - _held_by_others(folder, own)), f"a memory limit above cgroup {name}")
+        if limit < _UNLIMITED:
+            lowest = min(lowest, limit)
+            held = f", of which others hold {others // 2**20} MiB" if others >= 2**20 else ""
+            yield Limit(max(0, limit - others), f"{file} of cgroup {name}{held}")
+    # Limits of version 1 above the part of the hierarchy that a container sees.
+    inherited = fields.get("hierarchical_memory_limit", _UNLIMITED)
+    if inherited < lowest:
+        yield Limit(max(0, inherited - others), f"a memory limit above cgroup {name}")
 
 
-def _held_by_others(folder: Path, own: int) -> int:
-    """Bytes in a cgroup that cannot be reclaimed, less the `own`."""
-    fields = _fields(folder / "memory.stat")
+def _held_by_others(fields: Mapping[str, int], own: int) -> int:
+    """Bytes in a cgroup, by its memory.stat, that cannot be reclaimed, less the `own`."""
     if "anon" in fields:
         held = fields["anon"] + fields.get("shmem", 0)
     else:

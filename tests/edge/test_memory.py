@@ -93,6 +93,19 @@ def test_a_limit_above_what_is_seen(system: Path, monkeypatch: pytest.MonkeyPatc
     assert limit_of(system).bytes == 220 * MIB
 
 
+def test_the_limit_that_stands_in_a_file_is_named_even_when_memory_is_taken_meanwhile(
+    system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 1 repeats a cgroup's own limit in memory.stat; who sets the limit must be able to find it."""
+    in_cgroups(monkeypatch, ("memory", "/a"))
+    stat = f"hierarchical_memory_limit {256 * MIB}\n"
+    group(system / "cgroup" / "memory" / "a", stat, memory__limit_in_bytes=256 * MIB)
+    held = iter(range(0, 100 * MIB, MIB // 2))
+    read = memory._fields
+    monkeypatch.setattr(memory, "_fields", lambda path: read(path) | {"total_rss": 10 * MIB + next(held)})
+    assert limit_of(system).source == "memory.limit_in_bytes of cgroup /a"
+
+
 @pytest.mark.parametrize(
     ("file", "stat"),
     [
