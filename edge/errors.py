@@ -17,6 +17,7 @@ EdgeError                     base: exit code 1
 ├── PromptTooLong             the question does not fit the context; says by how many tokens
 ├── BudgetExceeded            the memory budget does not hold what is to be loaded; says what would fit
 ├── EngineError               the model cannot be loaded or fails while generating
+├── KeysError                 the file of API keys is damaged, or others may write it: nobody is let in
 ├── SourceError               a base model cannot be fetched, or its hash is wrong
 │   └── OfflineError          it would need the network, which EDGE_OFFLINE=1 forbids or which does not answer
 ├── ResultError               a benchmark's result file is missing, damaged, or of another schema
@@ -96,6 +97,10 @@ class BudgetExceeded(EdgeError):
 
 
 class EngineError(EdgeError):
+    pass
+
+
+class KeysError(EdgeError):
     pass
 
 

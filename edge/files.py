@@ -39,8 +39,11 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old content or the new one, never a part, even after a power cut."""
+def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part, even after a power cut.
+
+    :param owner: user and group id; None: whoever writes it.
+    """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
@@ -49,7 +52,9 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(partial).chmod(0o644)
+        if owner is not None:
+            os.chown(partial, *owner)
+        Path(partial).chmod(mode)
         Path(partial).replace(path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
