@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from edge.cite import Sentence, cite, cite_marked, quote
 from edge.config import EdgeConfig, Trust
-from edge.engine.base import Engine, Sampling, Stats
+from edge.engine.base import Engine, Sampling, Session, Stats
 from edge.errors import PromptTooLong
 from edge.memory import tree_rss_peak_bytes
 from edge.prompt import NO_ANSWER, build, build_closed_book
@@ -27,7 +27,7 @@ from edge.types import Citation, Dropped, Hit, Prompt, Token
 ABSTENTION = "The documents do not answer this question."
 
 
-def ignore(_: Token) -> None:
+def ignore(_: Token | Session) -> None:
     """For a caller that waits for the whole answer."""
 
 
@@ -64,6 +64,8 @@ def answer(
     marked: bool = False,
     search_first: bool = False,
     adapter: str | None = None,
+    sampling: Sampling | None = None,
+    on_start: Callable[[Session], None] = ignore,
     on_token: Callable[[Token], None] = ignore,
 ) -> Answer:
     """Answer a question from the documents.
@@ -72,6 +74,8 @@ def answer(
     :param search_first: start the engine after the search, not beside it: slower, and the two never need room at once.
     :param adapter: one of the bundle's, which the model reads and writes with.
     :param marked: the model was tuned to cite, and to say where the passages hold no answer.
+    :param sampling: None is greedy, up to `answer.max_tokens`.
+    :param on_start: called with the request to the model, which can be cancelled.
     :param on_token: called with each token as it is generated.
     :raises UsageError: the question is empty.
     :raises PromptTooLong: it does not fit the context.
@@ -101,7 +105,7 @@ def answer(
             "no passage fits beside the question: shorten it, raise answer.context_tokens, or lower "
             "ingest.chunk.max_tokens and run `edge index rebuild`"
         )
-    generated, stats = _generate(prompt, engine, config, adapter, on_token)
+    generated, stats = _generate(prompt, engine, config, sampling, adapter, on_start, on_token)
     if marked and generated.startswith(NO_ANSWER):
         return _abstention(hits, prompt, prompt.dropped, generated, stats, retrieve_sec)
     shown = _shown(generated, question, prompt, config, marked)
@@ -159,7 +163,7 @@ def answer_closed_book(
     """
     budget = _prompt_budget(engine, config)
     prompt = build_closed_book(question, engine, budget_tokens=budget, special_tokens=special_tokens)
-    text, stats = _generate(prompt, engine, config, adapter, on_token)
+    text, stats = _generate(prompt, engine, config, None, adapter, ignore, on_token)
     return Answer(text, (), (), False, False, text, (), prompt, (), stats, 0.0, tree_rss_peak_bytes(os.getpid()))
 
 
@@ -217,10 +221,18 @@ def _prompt_budget(engine: Engine, config: EdgeConfig) -> int:
 
 
 def _generate(
-    prompt: Prompt, engine: Engine, config: EdgeConfig, adapter: str | None, on_token: Callable[[Token], None]
+    prompt: Prompt,
+    engine: Engine,
+    config: EdgeConfig,
+    sampling: Sampling | None,
+    adapter: str | None,
+    on_start: Callable[[Session], None],
+    on_token: Callable[[Token], None],
 ) -> tuple[str, Stats]:
     """What the model writes, up to its own end, the limit, or the first sentence that it repeats."""
-    session = engine.start(prompt.token_ids, Sampling(max_tokens=config.answer.max_tokens), adapter=adapter)
+    sampling = sampling or Sampling(max_tokens=config.answer.max_tokens)
+    session = engine.start(prompt.token_ids, sampling, adapter=adapter)
+    on_start(session)
     text, known, repeats = "", 0, False
     for token in session:
         text += token.text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cached_property
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from edge.answer import Answer
     from edge.budget import Plan
     from edge.embed import OnnxEmbedder
+    from edge.engine.base import Sampling, Session
     from edge.engine.worker import WorkerEngine
     from edge.store.chunks import Store
     from edge.store.filters import Filter
@@ -43,8 +45,16 @@ def read_config(path: Path | None) -> EdgeConfig:
     return load(EdgeConfig, path or default)
 
 
+def default_bundle() -> Path:
+    """The bundle that was installed last (`edge deploy install`), else the folder `bundle`, in the home folder."""
+    current = home() / "current"
+    return current if current.exists() else home() / "bundle"
+
+
 class Box(Admission):
     """What the commands work on. Nothing is opened before it is used: `edge index status` loads no model.
+
+    Several threads may `ask` and `retrieve` at the same time: they search one after the other and generate together.
 
     :param on_note: called with what a person should know: a context cut to what the memory budget holds.
     """
@@ -54,6 +64,7 @@ class Box(Admission):
     ) -> None:
         self.bundle_path, self.index_path, self.config = bundle, index, config
         self._opened = ExitStack()
+        self.lock = threading.RLock()  # what is opened, the plan and the search: one thread at a time
         super().__init__(on_note)
 
     @classmethod
@@ -73,7 +84,7 @@ class Box(Admission):
         settings = read_config(config)
         if memory_budget is not None:
             settings = dataclasses.replace(settings, memory_budget=memory_budget)
-        return cls(bundle or home() / "bundle", index or home() / "index.db", settings, on_note)
+        return cls(bundle or default_bundle(), index or home() / "index.db", settings, on_note)
 
     def __enter__(self) -> Self:
         return self
@@ -111,7 +122,9 @@ class Box(Admission):
             context_tokens=plan.use.context_tokens,
             threads=self.threads,
             prefill_chunk_tokens=plan.use.piece_tokens,
-            prefix_caches=min(config.prefix_caches, 1 + plan.use.prefixes),
+            prefix_caches=min(config.prefix_caches, plan.use.sessions + plan.use.prefixes),
+            sessions=plan.use.sessions,
+            guided=plan.use.guided,
             draft_tokens=_draft_tokens(model, config),
             draft_ngram=config.draft_ngram,
             tight_memory=plan.is_tight,
@@ -137,6 +150,10 @@ class Box(Admission):
         :raises StoreMismatch: another embedder or chunker made it.
         """
         return self.open_store()
+
+    def close_store(self) -> None:
+        """Close the index; the next use opens it anew."""
+        self._close("store")
 
     def open_store(self, *, create: bool = False, any_identity: bool = False) -> Store:
         """Open the index; `create` makes it where there is none, `any_identity` takes one of another embedder too."""
@@ -180,7 +197,8 @@ class Box(Admission):
         config = self.config.retrieve
         if top_k is not None:
             config = dataclasses.replace(config, top_k=top_k)
-        return retrieve(question, self.store, self.embedder, config, where or Filter())
+        with self.lock:
+            return retrieve(question, self.store, self.embedder, config, where or Filter())
 
     def answers(self, adapter: str | None) -> Literal["free", "marked"]:
         """What the model writes with an adapter of the bundle, or without one: see `edge.bundle.ModelSection.answers`.
@@ -200,12 +218,16 @@ class Box(Admission):
         *,
         mode: Mode = "rag",
         where: Filter | None = None,
+        top_k: int | None = None,
+        sampling: Sampling | None = None,
+        on_start: Callable[[Session], None] | None = None,
         on_token: Callable[[Token], None] | None = None,
         last: bool = False,
         adapter: str | None = None,
     ) -> Answer:
         """Answer a question: `rag` from the documents, `model` from the model alone.
 
+        :param sampling: of `rag`; None is greedy, up to `answer.max_tokens`.
         :param last: no question follows.
         :param adapter: one of the bundle's; None is the model without.
         :raises UsageError: there is no such adapter.
@@ -213,28 +235,31 @@ class Box(Admission):
         :raises EdgeError: see `edge.answer`.
         """
         answers = self.answers(adapter)
-        plan = self.admit(last=last)
-        config = self._config_for(plan)
-        search_first = plan.aside and last and mode == "rag"
-        if not search_first:
-            self.engine.load(wait=False)  # while this process imports the rest
+        with self.lock:
+            plan = self.admit(last=last)
+            config, engine = self._config_for(plan), self.engine
+            search_first = plan.aside and last and mode == "rag"
+            if not search_first:
+                engine.load(wait=False)  # while this process imports the rest
         from edge.answer import answer, answer_closed_book, ignore
 
         special = self.bundle.manifest.model.special_tokens
         shown = on_token or ignore
         if mode == "model":
             return answer_closed_book(
-                question, engine=self.engine, config=config, special_tokens=special, adapter=adapter, on_token=shown
+                question, engine=engine, config=config, special_tokens=special, adapter=adapter, on_token=shown
             )
         return answer(
             question,
-            retrieve=lambda text: self.retrieve(text, where),
-            engine=self.engine,
+            retrieve=lambda text: self.retrieve(text, where, top_k),
+            engine=engine,
             config=config,
             special_tokens=special,
             marked=answers == "marked",
             search_first=search_first,
             adapter=adapter,
+            sampling=sampling,
+            on_start=on_start or ignore,
             on_token=shown,
         )
 

@@ -67,7 +67,8 @@ def _ask_one(
     streaming = sys.stdout.isatty() and not as_json
     shown = echo_draft if streaming else None
     answer = box.ask(question, mode=mode, where=where, on_token=shown, last=True, adapter=adapter)
-    from edge.cli.show import answer_json, explain_json, print_answer, print_explanation  # not before the model loads
+    from edge.cli.show import print_answer, print_explanation  # not before the model loads
+    from edge.plain import answer_json, explain_json
 
     kept = _keep(box, question, answer)
     if as_json:
@@ -90,7 +91,7 @@ def _ask_all(
     box: Box, questions: list[dict[str, Any]], mode: Mode, where: Filter, explain: bool, adapter: str | None
 ) -> int:
     """One JSON line per question; a question that fails gets a line with its error, and the rest go on."""
-    from edge.cli.show import answer_json, explain_json
+    from edge.plain import answer_json, explain_json
 
     failed = False
     for entry in questions:

@@ -66,7 +66,8 @@ def _questions() -> Iterator[str]:
 def _turn(box: Box, question: str, history: list[Turn], where: Filter, as_json: bool, adapter: str | None) -> Turn:
     from edge.chat import Turn, stand_alone
     from edge.cli.ask import echo_draft
-    from edge.cli.show import answer_json, print_answer
+    from edge.cli.show import print_answer
+    from edge.plain import answer_json
 
     box.admit()  # before the model is used: the limit may have been lowered since the last question
     whole = stand_alone(

@@ -26,10 +26,23 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """Whose documents may be found: those in `folder`, and all that are not below `root`, where each has a folder."""
+
+    root: str  # absolute path without "/" at its end
+    folder: str  # below it
+
+    def holds(self, source: str) -> bool:
+        """Whether a document is within it."""
+        return not source.startswith(f"{self.root}/") or source.startswith(f"{self.folder}/")
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
     """Conditions on documents. Those of one key with "=" are alternatives; everything else must hold together."""
 
     conditions: tuple[Condition, ...] = ()
+    reach: Reach | None = None
 
     @classmethod
     def parse(cls, expressions: Iterable[str]) -> Filter:
@@ -40,7 +53,7 @@ class Filter:
         return cls(tuple(_parse_one(expression) for expression in expressions))
 
     def __bool__(self) -> bool:
-        return bool(self.conditions)
+        return bool(self.conditions) or self.reach is not None
 
     def sql(self) -> tuple[str, list[str]]:
         """A condition over the table `documents`, and its parameters."""
@@ -55,6 +68,12 @@ class Filter:
             for condition in (c for c in same if c.operator != "="):
                 clauses.append(_clause(condition))
                 values.append(_value(condition))
+        if self.reach is not None:  # compared letter by letter: a path may hold what GLOB takes for a pattern
+            root, own = self.reach.root + "/", self.reach.folder + "/"
+            clauses.append(
+                f"(substr(documents.source, 1, {len(root)}) <> ? OR substr(documents.source, 1, {len(own)}) = ?)"
+            )
+            values += [root, own]
         return " AND ".join(clauses) or "1", values
 
 
