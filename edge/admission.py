@@ -104,9 +104,12 @@ class Admission:
         if "model_folder" not in self.__dict__:
             _ = self.model_folder  # may pack the weights, and then it takes less to load them
             self.__dict__.pop("parts", None)
+        engine = self.config.engine
         wanted = Use(
             min(self.config.answer.context_tokens, self.bundle.manifest.model.context_tokens),
-            prefixes=max(0, self.config.engine.prefix_caches - 1),
+            sessions=engine.sessions,
+            guided=engine.guided,
+            prefixes=max(0, engine.prefix_caches - engine.sessions),  # a session's own is kept when it has ended
             one_question=last,
         )
         budget = self.budget
@@ -152,7 +155,7 @@ class Admission:
         if plan.aside and "embedder" in self.__dict__:
             self._close("embedder")
             release_heap()
-        kept = ("context_tokens", "piece_tokens", "prefixes")
+        kept = ("context_tokens", "piece_tokens", "sessions", "prefixes", "guided")
         if before is not None and (
             before.is_tight != plan.is_tight
             or any(getattr(before.use, name) != getattr(plan.use, name) for name in kept)

@@ -16,7 +16,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from edge.errors import BudgetExceeded
 from edge.memory import Limit
@@ -89,6 +89,7 @@ class Parts:
     index_bytes: int  # vectors that are kept in memory
     worker: Part  # the engine's process: interpreter and generator library
     parser: Part  # the process that reads files, at its usual peak
+    guidance_bytes: int = 0  # of answers that are held to a schema, whatever it is
     adapters: Part = Part(0)  # of the bundle, each once used; one at a time has to stay
 
 
@@ -97,8 +98,9 @@ class Use:
     """What is to be done at the same time."""
 
     context_tokens: int
-    sessions: int = 1
+    sessions: int = 1  # requests that generate at the same time
     prefixes: int = 0  # prompts kept beside the sessions' own, for the next question on the same documents
+    guided: bool = False  # answers may be held to a schema
     one_question: bool = False  # no prompt is kept from an earlier one while the documents are searched
     ingest: bool = False  # an `edge ingest` beside it
     piece_tokens: int = 0  # of a prompt, read at once; 0: as many as are configured
@@ -155,7 +157,7 @@ def lines_of(parts: Parts, use: Use, *, aside: bool = False) -> tuple[Line, ...]
 
 
 def fit(parts: Parts, budget: Limit, wanted: Use) -> Plan:
-    """The largest context, and then the most cached prefixes, up to what is wanted, that the budget holds.
+    """The largest context that the budget holds, then guidance, the most sessions and the most cached prefixes.
 
     :raises BudgetExceeded: not even `USEFUL_TOKENS` fit; says what is missing.
     """
@@ -174,15 +176,41 @@ def fit(parts: Parts, budget: Limit, wanted: Use) -> Plan:
         wanted = dataclasses.replace(wanted, piece_tokens=piece)
         refusals.append(_context_refusal(parts, budget_bytes, wanted, context, aside))
     wanted = dataclasses.replace(wanted, piece_tokens=piece)
-    use = dataclasses.replace(wanted, context_tokens=context, prefixes=0)
-    free = budget_bytes - _kept(parts, use, budget_bytes, aside)
-    prefixes = min(wanted.prefixes, free // max(1, context * parts.kv_bytes_per_token))
-    if prefixes < wanted.prefixes:
-        missing = (wanted.prefixes * context * parts.kv_bytes_per_token) - free
-        refusals.append(f"{wanted.prefixes} cached prefixes need {mib(missing)} more; {prefixes} fit")
-    use = dataclasses.replace(use, prefixes=prefixes)
+    use, more = _extras(parts, budget_bytes, dataclasses.replace(wanted, context_tokens=context), aside)
+    refusals += more
     lines = lines_of(parts, use, aside=aside)
     return Plan(budget_bytes, use, wanted, lines, headroom(budget_bytes), aside, tuple(refusals))
+
+
+def _extras(parts: Parts, budget_bytes: int, wanted: Use, aside: bool) -> tuple[Use, list[str]]:
+    """Guidance, then sessions beyond the first, then prefixes, as far as they fit beside a context; what does not."""
+    use, refusals = _bare(wanted), list[str]()
+
+    def missing(more: Use) -> int:
+        return _kept(parts, more, budget_bytes, aside) - budget_bytes
+
+    if wanted.guided:
+        if (lack := missing(dataclasses.replace(use, guided=True))) <= 0:
+            use = dataclasses.replace(use, guided=True)
+        else:
+            refusals.append(f"answers held to a schema need {mib(lack)} more; they are refused")
+    for name, what in (("sessions", "sessions at a time"), ("prefixes", "cached prefixes")):
+        least, most = getattr(use, name), getattr(wanted, name)
+        fits = next(n for n in range(most, least - 1, -1) if n == least or missing(_with(use, name, n)) <= 0)
+        if fits < most:
+            refusals.append(f"{most} {what} need {mib(missing(_with(use, name, most)))} more; {fits} fit")
+        use = _with(use, name, fits)
+    return use, refusals
+
+
+def _with(use: Use, name: str, value: int) -> Use:
+    change: dict[str, Any] = {name: value}
+    return dataclasses.replace(use, **change)
+
+
+def _bare(use: Use) -> Use:
+    """Without all that a context goes before."""
+    return dataclasses.replace(use, sessions=1, prefixes=0, guided=False)
 
 
 def most_prefixes(parts: Parts, plan: Plan) -> int:
@@ -254,6 +282,11 @@ def _engine(parts: Parts, use: Use) -> list[Line]:
         Line("KV cache", "private", use.sessions * one, f"{kv} x {use.sessions} at a time", "session", session),
         Line("activations", "private", use.sessions * working, pieces, "session", session),
     ]
+    if use.guided:
+        lines.append(
+            Line("guided decoding", "private", parts.guidance_bytes, "the vocabulary as bytes, from its first use on",
+                 "guidance", session)
+        )  # fmt: skip
     if use.prefixes:
         lines.append(
             Line("cached prefixes", "private", use.prefixes * one, f"{kv} x {use.prefixes}", "session", session)
@@ -304,7 +337,7 @@ def _largest_context(parts: Parts, budget_bytes: int, wanted: Use, limit: int, a
     """0 where not even one step fits. `limit` itself need not be a multiple of the step."""
     steps: list[int] = [limit, *range(limit - limit % STEP_TOKENS, 0, -STEP_TOKENS)]
     for context in steps:
-        use = dataclasses.replace(wanted, context_tokens=context, prefixes=0)
+        use = dataclasses.replace(_bare(wanted), context_tokens=context)
         if _kept(parts, use, budget_bytes, aside) <= budget_bytes:
             return context
     return 0
@@ -313,12 +346,12 @@ def _largest_context(parts: Parts, budget_bytes: int, wanted: Use, limit: int, a
 def _context_refusal(parts: Parts, budget_bytes: int, wanted: Use, context: int, aside: bool) -> str:
     if wanted.context_tokens > parts.context_tokens == context:
         return f"context {wanted.context_tokens} is more than the bundle's own {context}"
-    missing = _kept(parts, dataclasses.replace(wanted, prefixes=0), budget_bytes, aside) - budget_bytes
+    missing = _kept(parts, _bare(wanted), budget_bytes, aside) - budget_bytes
     return f"context {wanted.context_tokens} needs {mib(missing)} more; {context} fits"
 
 
 def _too_small(parts: Parts, budget: Limit, wanted: Use, limit: int) -> str:
-    least = dataclasses.replace(wanted, context_tokens=min(USEFUL_TOKENS, limit), prefixes=0)
+    least = dataclasses.replace(_bare(wanted), context_tokens=min(USEFUL_TOKENS, limit))
     need = min(
         _kept(parts, dataclasses.replace(least, piece_tokens=tokens), budget.bytes, apart)
         for apart, tokens in _ways(parts)

@@ -94,11 +94,13 @@ class EngineConfig:
     prefix_caches: int = 1  # generators kept with their keys and values for the next request
     draft_tokens: int = 6  # most tokens guessed ahead from the prompt; 0 is no speculation
     draft_ngram: int = 3  # tokens that must match before the prompt is taken as a guess
+    sessions: int = 1  # requests answered at the same time, each with keys and values of its own
+    guided: bool = False  # whether answers may be held to a schema, which takes memory of its own
     prepare: bool = True  # keep a copy of the weights in this CPU's own layout, mapped instead of unpacked
     silence_sec: float = 120.0  # a model process that says nothing for so long is ended
 
     def __post_init__(self) -> None:
-        _require_positive(self, "draft_ngram", "silence_sec")
+        _require_positive(self, "sessions", "draft_ngram", "silence_sec")
         if self.prefill_chunk_tokens < 16:
             raise ValueError("prefill_chunk_tokens must be 16 or more")
         if self.prefix_caches < 0 or self.draft_tokens < 0:
@@ -108,6 +110,35 @@ class EngineConfig:
 @dataclass(frozen=True)
 class FeedbackConfig:
     enabled: bool = False  # whether `edge ask` keeps questions, passages and answers in feedback.db
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """The daemon, `edge serve`."""
+
+    listen: str = "127.0.0.1:8642"  # HOST:PORT, or unix:PATH
+    sessions: int = 1  # answers generated at the same time
+    queue: int = 32  # requests that may wait for one of them
+    queue_sec: float = 60.0  # that one may wait
+    keep_alive_sec: float = 300.0  # after the last request the model's memory is given back; 0: never
+    request_sec: float = 300.0  # that one may take, waiting included
+    connections: int = 128  # open at the same time
+    max_body_bytes: int = 2 * 2**20  # of a request that is no document
+    max_upload_bytes: int = 64 * 2**20  # of a document
+    allowed_hosts: tuple[str, ...] = ()  # names beside localhost and addresses, that a Host header may give
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    drain_sec: float = 30.0  # that running answers get to end on SIGTERM
+    log_prompts: bool = False
+
+    def __post_init__(self) -> None:
+        names = ("sessions", "queue_sec", "request_sec", "connections", "max_body_bytes", "max_upload_bytes")
+        _require_positive(self, *names)
+        for name in ("queue", "keep_alive_sec", "drain_sec"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or more")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
 
 
 @dataclass(frozen=True)
@@ -131,6 +162,7 @@ class EdgeConfig:
     answer: AnswerConfig = field(default_factory=AnswerConfig)
     engine: EngineConfig = EngineConfig()
     feedback: FeedbackConfig = FeedbackConfig()
+    server: ServerConfig = ServerConfig()
 
 
 def load(cls: type[T], path: Path) -> T:

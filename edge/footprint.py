@@ -38,6 +38,9 @@ _RETRIEVAL_IMPORTS = {"numpy": 8 * _MIB, "apsw": 2 * _MIB, "onnxruntime": 7 * _M
 _WORKER = Part(16 * _MIB, 22 * _MIB, 8 * _MIB)  # beyond the files that the parent maps too
 _TOKENIZER_FACTOR = 4.9  # private bytes per byte of tokenizer.json, once what reading it took has been given back
 _ACTIVATION_BYTES_PER_HIDDEN = 110  # prefill, per token of a piece and unit of the hidden size; 64 to 512 tokens alike
+_GUIDANCE_BYTES_PER_TOKEN = (
+    950  # of the vocabulary: 44 MiB for 49,152 tokens with the first grammar, 33 MiB from then on
+)
 _UNPACKED_MAPPED_SHARE = 0.3  # of the bundle's weights: what stays mapped once a load has read them
 _PREPARED_GROWTH = 1.12  # packed weights, over the bundle's own
 _PREPARED_PRIVATE_BYTES = 6 * _MIB  # of a load
@@ -87,6 +90,7 @@ def parts_of(bundle: Bundle, config: EdgeConfig, *, threads: int, prepared: Path
         index_bytes=_index(index_bytes, config.retrieve.exact_chunks),
         worker=_WORKER,
         parser=_PARSER,
+        guidance_bytes=vocab_size * _GUIDANCE_BYTES_PER_TOKEN,
         adapters=_adapters(model),
     )
 

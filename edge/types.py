@@ -112,11 +112,20 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Logprobs:
+    """How probable a token was for the model itself: before temperature, top_p or guidance chose among them."""
+
+    logprob: float  # natural logarithm, of the token that was taken
+    top: tuple[tuple[int, str, float], ...]  # id, text and logprob of the most probable, best first
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """One step of a stream: the text that became certain with it (may be empty in the middle of a character)."""
 
     id: int
     text: str
+    logprobs: Logprobs | None = None  # where they were asked for
 
 
 @dataclass(frozen=True, slots=True)

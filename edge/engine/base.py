@@ -9,16 +9,17 @@ with WorkerEngine(bundle.path, bundle.manifest.model) as engine:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from edge.errors import PromptTooLong, UsageError
 from edge.types import Token
 
 FinishReason = Literal["stop", "length", "cancelled", "repetition"]
-"""stop: the model ended its turn; length: `max_tokens` or the context is used up; cancelled: `Session.cancel`;
-repetition: whoever reads the stream ended it, because the model repeated itself."""
+"""stop: the model ended its turn, or wrote a stop string; length: `max_tokens` or the context is used up; cancelled:
+`Session.cancel`; repetition: whoever reads the stream ended it, because the model repeated itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +30,32 @@ class Message:
     content: str
 
 
+GuidanceKind = Literal["json_schema", "regex", "lark_grammar"]
+MOST_LOGPROBS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """What the whole answer must match. Tokens that would break it are never chosen, whatever the temperature.
+
+    An answer that `max_tokens` cuts off is only the beginning of what matches; its finish reason is "length".
+    """
+
+    kind: GuidanceKind
+    text: str  # a JSON schema, a regular expression (without look-around), or a grammar in Lark's notation
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen. The default is greedy: same prompt, same answer."""
+    """How the next token is chosen, and where the answer ends. The default is greedy: same prompt, same answer."""
 
     max_tokens: int = 128
     temperature: float = 0.0  # 0 is greedy
     top_p: float = 1.0
     seed: int = 0
+    stop: tuple[str, ...] = ()  # the answer ends before the first of these
+    guidance: Guidance | None = None
+    logprobs: int | None = None  # of each token and of so many alternatives, up to `MOST_LOGPROBS`; None: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +80,20 @@ class EngineOptions:
     prefix_caches: int = 1  # generators kept for the next request; 0 builds one per request
     draft_tokens: int = 0  # most tokens guessed ahead from what the prompt says; 0 is no speculation
     draft_ngram: int = 3  # tokens that must match before the prompt is taken as a guess
+    sessions: int = 1  # requests that generate at the same time; the next waits for one of them to end
+    guided: bool = True  # whether there is memory for `Sampling.guidance`: some 44 MiB from its first use on
     tight_memory: bool = False  # the budget holds little more than what is used: see edge.mapped
 
 
 class Session(Protocol):
     """One request. Iterate once; `stats` is complete after the last token."""
 
-    def __iter__(self) -> Iterator[Token]: ...
+    def __iter__(self) -> Iterator[Token]:
+        """The answer, token by token.
+
+        :raises UsageError: `Sampling.guidance` cannot be enforced; before the first token.
+        :raises EngineError: the model fails.
+        """
 
     def cancel(self) -> None:
         """End the stream before its next token, and prefill before its next piece."""
@@ -98,7 +124,8 @@ class Engine(Protocol):
         """Begin a request.
 
         :param adapter: one of the bundle's; None is the model without.
-        :raises UsageError: there is no such adapter.
+        :raises UsageError: there is no such adapter, or `sampling` asks for what cannot be.
+        :raises BudgetExceeded: it asks for guidance, and no memory was set aside for that.
         :raises PromptTooLong: the prompt leaves no room for an answer.
         :raises EngineError: the model fails.
         """
@@ -118,6 +145,34 @@ def check_fits(prompt_tokens: int, context_tokens: int) -> None:
             f"the prompt has {prompt_tokens} tokens and the context is {context_tokens}: "
             f"shorten it by {1 - room} tokens or more"
         )
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Refuse what no engine can do. Whether guidance can be enforced is known when the answer begins.
+
+    :raises UsageError: says what is wrong.
+    """
+    if "" in sampling.stop:
+        raise UsageError("a stop string is empty: it would end every answer before it begins")
+    if sampling.logprobs is not None and not 0 <= sampling.logprobs <= MOST_LOGPROBS:
+        raise UsageError(f"logprobs is {sampling.logprobs}; it must be from 0 to {MOST_LOGPROBS}")
+    if (guidance := sampling.guidance) is not None:
+        if guidance.kind not in get_args(GuidanceKind):
+            raise UsageError(f"guidance {guidance.kind!r} is unknown: use one of {', '.join(get_args(GuidanceKind))}")
+        if not guidance.text.strip():
+            raise UsageError(f"the {guidance.kind} is empty")
+        if guidance.kind == "json_schema":
+            _check_schema(guidance.text)
+
+
+def _check_schema(text: str) -> None:
+    """The generator library reports keywords that it cannot enforce, but for a schema that tells it not to."""
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"the json_schema is not JSON: {error}") from None
+    if isinstance(schema, dict) and "x-guidance" in schema:
+        raise UsageError("the json_schema has the key x-guidance, which can turn off its enforcement: remove it")
 
 
 def check_adapter(name: str | None, known: Collection[str]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import socket
 from typing import Any
+
+from edge.types import Logprobs, Token
 
 _READ_BYTES = 65536
 
@@ -43,5 +46,25 @@ class Channel:
         assert isinstance(message, dict)
         return message
 
+    def shut(self) -> None:
+        """End it in both directions: whoever reads, at either end, gets EOFError."""
+        with contextlib.suppress(OSError):  # the other end is gone already
+            self._end.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         self._end.close()
+
+
+def pack_token(token: Token) -> list[Any]:
+    """A token as JSON has it."""
+    if token.logprobs is None:
+        return [token.id, token.text]
+    return [token.id, token.text, token.logprobs.logprob, token.logprobs.top]
+
+
+def unpack_token(packed: list[Any]) -> Token:
+    token_id, text, *rest = packed
+    if not rest:
+        return Token(token_id, text)
+    logprob, top = rest
+    return Token(token_id, text, Logprobs(logprob, tuple((entry[0], entry[1], entry[2]) for entry in top)))

@@ -1,7 +1,7 @@
 """The engine on ONNX Runtime GenAI, in this process. The only file that imports the generator library.
 
-The library holds Python's global lock while it computes, so nothing else in this process can end a long prefill: the
-prompt is read in pieces, and a request looks whether it is cancelled between them.
+The library holds Python's global lock while it computes, so several requests share one thread: `GenaiSession.steps`
+gives the thread back after each token and after each piece of a prompt, and that is where a cancel takes effect too.
 
 A token read alone goes through another kernel than tokens read together, and comes out a little different (no worse: as
 near to the fp32 model). So that a prompt gives the same answer whether its beginning was kept or not, no piece has one
@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +22,26 @@ import numpy as np
 import onnxruntime_genai as og
 from numpy.typing import NDArray
 
-from edge.engine.base import EngineOptions, FinishReason, Message, Sampling, Stats, check_adapter, check_fits
+from edge.engine.base import (
+    EngineOptions,
+    Message,
+    Sampling,
+    check_adapter,
+    check_fits,
+    check_sampling,
+)
 from edge.engine.prefix import PrefixCache
-from edge.errors import EngineError
+from edge.engine.session import GenaiSession, translated
+from edge.errors import EngineError, UsageError
 from edge.machine import cores
 from edge.mapped import MappedFiles, read_used
-from edge.types import Token
 
 PIECE_SEC = 0.08
 """What a piece of a prompt should take: a cancelled request waits for it."""
 MIN_PIECE_TOKENS = 16
 """Smaller pieces would cost more than they save: a matrix product reads all weights for each."""
+GRAMMAR_ERROR = "Error creating grammar"
+"""What the library says of guidance that it cannot enforce, before the reason."""
 VERIFY = "Try `edge bundle verify`."
 
 
@@ -59,7 +66,10 @@ class GenaiEngine:
     ) -> None:
         self.context_tokens = options.context_tokens
         self._options, self._template, self._stop_tokens = options, template, frozenset(stop_tokens)
-        self._cache: PrefixCache[og.Generator] = PrefixCache(options.prefix_caches)
+        # the memory ledger counts so many generators: each has keys and values for all of its length
+        most = max(1, options.sessions, options.prefix_caches)
+        self._cache: PrefixCache[og.Generator] = PrefixCache(options.prefix_caches, most)
+        self._in_use = 0  # generators of sessions that have begun and not ended
         try:
             self._config = og.Config(str(folder))
             self._config.overlay(json.dumps(_overlay(options)))
@@ -96,27 +106,22 @@ class GenaiEngine:
         elif self._mapped is not None:
             self._mapped.revive()
 
-    def start(
-        self,
-        token_ids: Sequence[int],
-        sampling: Sampling,
-        is_cancelled: Callable[[], bool] | None = None,
-        *,
-        adapter: str | None = None,
-    ) -> GenaiSession:
+    def start(self, token_ids: Sequence[int], sampling: Sampling, *, adapter: str | None = None) -> GenaiSession:
         """Begin a request; see `edge.engine.base.Engine`.
 
-        :param is_cancelled: asked between the pieces of prefill and between tokens, besides `Session.cancel`.
+        Not to be run beside more of them than `EngineOptions.sessions`: their memory is not counted.
         """
+        check_sampling(sampling)
         check_adapter(adapter, self._adapter_files)
         check_fits(len(token_ids), self.context_tokens)
-        self.load()
-        return GenaiSession(self, token_ids, sampling, is_cancelled, adapter)
+        if not self._in_use:
+            self.load()
+        return GenaiSession(self, token_ids, sampling, adapter)
 
     def probe(self, token_ids: Sequence[int], adapter: str | None = None) -> NDArray[np.float32]:
         """Logits, (2, vocabulary), after all tokens but the last, read together, and after the last, read alone."""
         self.load()
-        with _translated():
+        with translated():
             generator = self._generator(len(token_ids) + 1, Sampling(), adapter)
             rows = []
             for piece in (token_ids[:-1], token_ids[-1:]):
@@ -142,25 +147,43 @@ class GenaiEngine:
 
     def _open(self, token_ids: Sequence[int], sampling: Sampling, adapter: str | None) -> tuple[og.Generator, int]:
         """A generator that holds the first tokens of the prompt, and how many."""
-        is_greedy = sampling.temperature <= 0
-        if is_greedy and (kept := self._cache.take(token_ids, adapter)):
+        is_kept = self._is_kept(sampling)
+        if is_kept and (kept := self._cache.take(token_ids, adapter, self._in_use)):
             generator, held = kept
             generator.rewind_to(held)
+            self._in_use += 1
             return generator, held
-        self._cache.make_room()
+        self._cache.make_room(self._in_use)
         # Keys and values are allocated for max_length when a generator is built, so one that will be kept has it all.
-        room = self.context_tokens
-        if not (is_greedy and self._options.prefix_caches):
-            room = min(room, len(token_ids) + sampling.max_tokens)
-        return self._generator(room, sampling, adapter), 0
+        room = self.context_tokens if is_kept else min(self.context_tokens, len(token_ids) + sampling.max_tokens)
+        generator = self._generator(room, sampling, adapter)
+        self._in_use += 1
+        return generator, 0
+
+    def _is_kept(self, sampling: Sampling) -> bool:
+        """Whether a generator may serve the next request: those that sample, are guided, or do not draft may not."""
+        return bool(self._options.prefix_caches) and _is_plain(sampling)
 
     def _generator(self, max_length: int, sampling: Sampling, adapter: str | None) -> og.Generator:
         """A generator with nothing in it; its adapter is chosen once, before the first token is read."""
-        generator = og.Generator(self._model, self._params(max_length, sampling))
+        generator = self._built(self._params(max_length, sampling), sampling)
         if adapter is not None:
             self._load_adapter(adapter)
             generator.set_active_adapter(self._adapters, adapter)
         return generator
+
+    def _built(self, params: og.GeneratorParams, sampling: Sampling) -> og.Generator:
+        if sampling.guidance is None:
+            return og.Generator(self._model, params)
+        kind, text = sampling.guidance.kind, sampling.guidance.text
+        params.set_guidance(kind, text)
+        try:
+            return og.Generator(self._model, params)
+        except RuntimeError as error:  # with guidance, the library compiles the grammar here
+            if GRAMMAR_ERROR not in str(error):
+                raise
+            reason = str(error).partition(GRAMMAR_ERROR)[2].strip(": \n")
+            raise UsageError(f"the {kind} cannot be enforced: {reason}") from None
 
     def _load_adapter(self, name: str) -> None:
         if self._adapters is None:
@@ -174,7 +197,7 @@ class GenaiEngine:
             self._loaded.add(name)
 
     def _keep(self, generator: og.Generator, token_ids: Sequence[int], sampling: Sampling, adapter: str | None) -> None:
-        if sampling.temperature <= 0 and self._options.prefix_caches:
+        if self._is_kept(sampling):
             self._cache.put(generator, token_ids, adapter)
 
     def _params(self, max_length: int, sampling: Sampling) -> og.GeneratorParams:
@@ -187,7 +210,7 @@ class GenaiEngine:
                 "top_k": 0,
                 "random_seed": sampling.seed,
             }
-        elif self._options.draft_tokens:
+        elif self._options.draft_tokens and _is_plain(sampling):
             params.set_speculative_options(
                 ngram_size=self._options.draft_ngram, max_draft_tokens=self._options.draft_tokens
             )
@@ -195,104 +218,9 @@ class GenaiEngine:
         return params
 
 
-class GenaiSession:
-    """One request: prefill on the first step, in pieces, then one token a step."""
-
-    def __init__(
-        self,
-        engine: GenaiEngine,
-        token_ids: Sequence[int],
-        sampling: Sampling,
-        is_cancelled: Callable[[], bool] | None,
-        adapter: str | None,
-    ) -> None:
-        self._engine, self._token_ids, self._sampling = engine, list(token_ids), sampling
-        self._adapter = adapter
-        self._limit = min(sampling.max_tokens, engine.context_tokens - len(token_ids))
-        self._ask = is_cancelled
-        self._is_cancelled = False
-        self._cached = self._count = 0
-        self._finish_reason: FinishReason = "length"
-        self._started = self._first = self._last = 0.0
-
-    def cancel(self) -> None:
-        self._is_cancelled = True
-
-    @property
-    def stats(self) -> Stats:
-        decode_sec = self._last - self._first
-        return Stats(
-            prompt_tokens=len(self._token_ids),
-            cached_tokens=self._cached,
-            completion_tokens=self._count,
-            ttft_sec=self._first - self._started,
-            decode_tok_per_sec=(self._count - 1) / decode_sec if self._count > 1 and decode_sec > 0 else 0.0,
-            finish_reason=self._finish_reason,
-        )
-
-    def __iter__(self) -> Iterator[Token]:
-        self._started = self._first = self._last = time.perf_counter()
-        with _translated():
-            generator, self._cached = self._engine._open(self._token_ids, self._sampling, self._adapter)
-            read = self._prefill(generator)
-            try:
-                if read == len(self._token_ids):
-                    yield from self._decode(generator)
-            except GeneratorExit:  # whoever reads the stream has had enough; the prefix is sound all the same
-                self._engine._keep(generator, self._token_ids[:read], self._sampling, self._adapter)
-                raise
-            self._engine._keep(generator, self._token_ids[:read], self._sampling, self._adapter)
-
-    def _prefill(self, generator: og.Generator) -> int:
-        """Read the prompt, up to a cancel; how many of its tokens the generator holds then."""
-        read, end = self._cached, len(self._token_ids)
-        while read < end and not self._stopped():
-            step = self._engine._piece_tokens
-            if end - read == step + 1:
-                step -= 1  # the last piece gets two tokens, see above
-            piece = self._token_ids[read : read + step]
-            started = time.perf_counter()
-            generator.append_tokens(piece)
-            if len(piece) == step:
-                self._engine._set_piece(step / (time.perf_counter() - started))
-            read += len(piece)
-        return read
-
-    def _decode(self, generator: og.Generator) -> Iterator[Token]:
-        pieces = self._engine._tokenizer.create_stream()
-        while self._count < self._limit:
-            if self._stopped():
-                return
-            generator.generate_next_token()
-            self._last = time.perf_counter()
-            if self._count == 0:
-                self._first = self._last
-            # one step gives several tokens where a draft was right
-            for token_id in generator.get_sequence(0)[len(self._token_ids) + self._count :].tolist():
-                if token_id in self._engine._stop_tokens:
-                    self._finish_reason = "stop"
-                    return
-                if self._count == self._limit:
-                    return
-                self._count += 1
-                yield Token(token_id, str(pieces.decode(token_id)))
-            if generator.is_done():  # the library ended it: it does not list the token that did
-                self._finish_reason = "stop"
-                return
-
-    def _stopped(self) -> bool:
-        if self._is_cancelled or (self._ask is not None and self._ask()):
-            self._finish_reason = "cancelled"
-            return True
-        return False
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        raise EngineError(f"the model failed while generating: {error}") from error
+def _is_plain(sampling: Sampling) -> bool:
+    """Greedy, unguided and without log-probabilities: drafts are sound, and so is what another such request kept."""
+    return sampling.temperature <= 0 and sampling.guidance is None and sampling.logprobs is None
 
 
 def _overlay(options: EngineOptions) -> dict[str, Any]:

@@ -26,22 +26,28 @@ class Kept(Generic[G]):
 
 
 class PrefixCache(Generic[G]):
-    """At most `size` generators; the least recently used goes first."""
+    """At most `size` generators; the least recently used goes first.
 
-    def __init__(self, size: int) -> None:
+    :param most: generators that there may be at the same time, kept and in use together; None: `size`, or one.
+    """
+
+    def __init__(self, size: int, most: int | None = None) -> None:
         self._size = size
+        self._most = max(1, size) if most is None else most
         self._kept: list[Kept[G]] = []  # most recently used last
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def take(self, token_ids: Sequence[int], adapter: str | None = None) -> tuple[G, int] | None:
+    def take(self, token_ids: Sequence[int], adapter: str | None = None, in_use: int = 0) -> tuple[G, int] | None:
         """The generator to continue and how many of the prompt's tokens it holds; None where a new one should be built.
 
         It leaves the cache until `put` brings it back, so a request that fails loses only its own. While there is room
         for another, a generator is continued only if it holds more than half of the prompt: what it would lose by
         rewinding may serve another question. At least `LEFT` tokens of the prompt are left to read.
         One that was kept under another adapter is never continued: its keys and values are others.
+
+        :param in_use: generators of requests that are running.
         """
         most = max(0, len(token_ids) - LEFT)
         held = {
@@ -53,7 +59,7 @@ class PrefixCache(Generic[G]):
             return None
         best = max(held, key=held.__getitem__)
         if held[best] * 2 < len(token_ids):  # none is near
-            if len(self._kept) < self._size or 0 not in held:
+            if len(self._kept) + in_use < self._most or 0 not in held:
                 return None
             best = 0  # the least recently used is the least loss
         return self._kept.pop(best).generator, held[best]
@@ -63,9 +69,9 @@ class PrefixCache(Generic[G]):
         self._kept.append(Kept(generator, tuple(token_ids), adapter))
         del self._kept[: max(0, len(self._kept) - self._size)]
 
-    def make_room(self) -> None:
-        """Give up the least recently used generator where one more would be too many."""
-        del self._kept[: max(0, len(self._kept) - self._size + 1)]
+    def make_room(self, in_use: int = 0) -> None:
+        """Give up the least recently used generators where one more than these and those `in_use` is too many."""
+        del self._kept[: max(0, len(self._kept) + in_use + 1 - self._most)]
 
     def clear(self) -> None:
         self._kept.clear()

@@ -147,6 +147,30 @@ def test_prefixes_take_what_the_context_leaves() -> None:
     assert budget.most_prefixes(PARTS, plan) == 2
 
 
+def test_sessions_take_what_the_context_leaves_and_prefixes_what_they_leave() -> None:
+    need = budget.fit(PARTS, limit(4000), Use(2048)).kept_bytes
+    plan = budget.fit(PARTS, Limit(need + 200 * MIB, "test"), Use(2048, sessions=4, prefixes=1))
+    assert (plan.use.context_tokens, plan.use.sessions, plan.use.prefixes) == (2048, 3, 0)
+    assert re.fullmatch(r"4 sessions at a time need .+ more; 3 fit", plan.refusals[0])
+    assert re.fullmatch(r"1 cached prefixes need .+ more; 0 fit", plan.refusals[1])
+    assert plan.kept_bytes <= plan.budget_bytes
+    roomy = budget.fit(PARTS, limit(4000), Use(2048, sessions=4, prefixes=1))
+    assert (roomy.use.sessions, roomy.use.prefixes, roomy.refusals) == (4, 1, ())
+
+
+def test_guidance_is_counted_before_further_sessions_and_cut_with_a_note() -> None:
+    parts = dataclasses.replace(PARTS, guidance_bytes=50 * MIB)
+    plain = budget.fit(parts, limit(4000), Use(2048))
+    need = plain.kept_bytes - plain.headroom_bytes
+    wanted = Use(2048, sessions=2, guided=True)
+    less = budget.fit(parts, Limit(need + 30 * MIB, "test"), wanted)
+    assert (less.use.context_tokens, less.use.guided) == (2048, False)
+    assert re.fullmatch(r"answers held to a schema need .+ more; they are refused", less.refusals[0])
+    more = budget.fit(parts, Limit(need + 70 * MIB, "test"), wanted)
+    assert (more.use.guided, more.use.sessions) == (True, 1)
+    assert by_name(more.lines)["guided decoding"].bytes == 50 * MIB
+
+
 def test_a_budget_smaller_than_the_weights_says_so() -> None:
     with pytest.raises(BudgetExceeded, match=r"the weights alone take 140\.0 MiB, which is more than") as caught:
         budget.fit(PARTS, limit(100), Use(2048))
@@ -196,15 +220,21 @@ def test_what_is_said_to_fit_fits_and_the_next_step_does_not(
     try:
         plan = budget.fit(PARTS, limit(mib), wanted)
     except BudgetExceeded:
-        wanted = dataclasses.replace(wanted, context_tokens=min(512, context), prefixes=0)
+        wanted = dataclasses.replace(wanted, context_tokens=min(512, context), sessions=1, prefixes=0)
         assert least_kept(wanted) + budget.headroom(mib * MIB) > mib * MIB
         return
     assert plan.kept_bytes <= plan.budget_bytes
     assert plan.use.context_tokens <= min(context, 2048)
-    assert plan.use.prefixes <= prefixes
-    assert bool(plan.refusals) == (plan.use.context_tokens < context or plan.use.prefixes < prefixes)
+    assert plan.use.prefixes <= prefixes and 1 <= plan.use.sessions <= sessions
+    assert bool(plan.refusals) == (
+        plan.use.context_tokens < context or plan.use.sessions < sessions or plan.use.prefixes < prefixes
+    )
+    if plan.use.sessions < sessions:
+        more = dataclasses.replace(plan.use, sessions=plan.use.sessions + 1)
+        lines = budget.lines_of(PARTS, more, aside=plan.aside)
+        assert budget.peak(lines, kept=True) + plan.headroom_bytes > plan.budget_bytes
     if plan.use.context_tokens < min(context, 2048):
-        longer = dataclasses.replace(wanted, context_tokens=plan.use.context_tokens + 64, prefixes=0)
+        longer = dataclasses.replace(wanted, context_tokens=plan.use.context_tokens + 64, sessions=1, prefixes=0)
         assert least_kept(longer) + plan.headroom_bytes > plan.budget_bytes
 
 

@@ -136,15 +136,11 @@ def test_how_the_prompt_is_cut_into_pieces_changes_nothing(default_bundle: Path,
 
 def test_prefill_is_cancelled_between_two_pieces(default_bundle: Path, prompt: list[int]) -> None:
     engine = open_engine(default_bundle, prefill_chunk_tokens=16)
-    asked = 0
-
-    def after_two() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > 2
-
-    session = engine.start(prompt * 6, Sampling(), is_cancelled=after_two)
-    assert list(session) == []
+    session = engine.start(prompt * 6, Sampling())
+    steps = session.steps()
+    assert [next(steps), next(steps)] == [[], []]
+    session.cancel()
+    assert list(steps) == []
     assert (session.stats.finish_reason, session.stats.completion_tokens) == ("cancelled", 0)
     assert text_of(engine, prompt * 6)[1] == 32  # what was read is kept
     engine.close()

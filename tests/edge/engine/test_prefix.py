@@ -94,3 +94,33 @@ def test_what_is_held_is_a_prefix_of_both_and_never_too_much(
         generator[held:] = wanted[held:]  # what the engine does: rewind to `held`, read the rest
         cache.put(generator, prompt, adapter)
         assert len(cache) <= size
+
+
+def test_generators_in_use_take_the_room_of_kept_ones() -> None:
+    cache: PrefixCache[str] = PrefixCache(2, most=3)
+    cache.put("a", [1, 1, 1, 1])
+    cache.put("b", [2, 2, 2, 2])
+    assert cache.take([3, 3, 3, 3], in_use=0) is None  # two kept, one more fits
+    assert cache.take([3, 3, 3, 3], in_use=1) == ("a", 0)  # three there are: one of them serves
+    cache.make_room(in_use=2)
+    assert len(cache) == 0
+
+
+@given(st.lists(st.tuples(st.booleans(), PROMPTS), max_size=30), st.integers(0, 3), st.integers(1, 3))
+def test_there_are_never_more_generators_than_the_ledger_counts(
+    events: list[tuple[bool, list[int]]], size: int, sessions: int
+) -> None:
+    """Requests begin and end in any order, as many at the same time as there may be sessions."""
+    most = max(size, sessions)
+    cache: PrefixCache[object] = PrefixCache(size, most)
+    running: list[tuple[object, list[int]]] = []
+    for begins, prompt in events:
+        if begins and len(running) < sessions:
+            if (taken := cache.take(prompt, in_use=len(running))) is None:
+                cache.make_room(len(running))
+            generator = taken[0] if taken else object()
+            assert all(generator is not other for other, _ in running)
+            running.append((generator, prompt))
+        elif running:
+            cache.put(*running.pop(0))
+        assert len(cache) <= size and len(cache) + len(running) <= most
