@@ -22,7 +22,7 @@ def memory_max(box: Box) -> tuple[int, str]:
     :raises BudgetExceeded: this machine does not hold it.
     """
     from edge.budget import HEADROOM_MOST_BYTES, Use, fit
-    from edge.server.work import DAEMON_BYTES
+    from edge.server.backend import DAEMON_BYTES
 
     if not Path(box.bundle_path).exists():
         raise BundleError(

@@ -1,0 +1,376 @@
+"""The daemon's process: what it listens on, how it starts, reloads and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import fcntl
+import logging
+import os
+import signal
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from edge import bundle as bundles
+from edge.box import default_bundle, read_config
+from edge.config import EdgeConfig, to_yaml
+from edge.errors import ConfigError, EdgeError, StoreBusy, UsageError
+from edge.files import home
+from edge.memory import cgroup_limit
+from edge.server import keys as key_file
+from edge.server.app import build
+from edge.server.backend import DAEMON_BYTES, Backend, BoxSettings, ProcessBackend
+from edge.server.documents import Documents
+from edge.server.guard import Rules, is_loopback
+from edge.server.journal import Journal, Lines
+from edge.server.keys import Keys
+from edge.server.notify import Notifier, passed_sockets
+from edge.server.protocol import HeadTimeout
+from edge.server.service import Service
+from edge.sizes import parse_size
+
+_TICK_SEC = 1.0
+_BACKLOG = 128
+SPARE_BYTES = 320 * 2**20
+"""With a smaller memory limit the box works inside the daemon's process: another interpreter takes 12 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `edge serve` was told; None for the home folder's own."""
+
+    bundle: Path | None
+    index: Path | None
+    config: Path | None
+    state: Path | None
+    settings: EdgeConfig
+    has_budget: bool  # the memory budget was given on the command line
+    load: bool
+    insecure: bool
+
+
+def run(options: Options) -> int:
+    """Serve until told to end; returns the exit code.
+
+    :raises EdgeError: it cannot start: no bundle, the address is taken or not safe, another daemon on the index.
+    """
+    notifier = Notifier.from_environment()
+    state = (options.state or home() / "daemon").absolute()
+    index = (options.index or home() / "index.db").absolute()
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        index.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: cannot be made: {error.strerror}; name another with --state") from None
+    keys = Keys.open(state / key_file.FILE)
+    with _sole(index), _listening(options, keys) as (sockets, shown):
+        daemon = Daemon(options, state, index, keys, notifier)
+        return asyncio.run(daemon.serve(sockets, shown))
+
+
+class Daemon:
+    """One run of the daemon."""
+
+    def __init__(self, options: Options, state: Path, index: Path, keys: Keys, notifier: Notifier) -> None:
+        self._options, self._state, self._index = options, state, index
+        self._keys, self._notifier, self._journal = keys, notifier, Journal(state)
+        self._settings = options.settings
+        self._reload = asyncio.Event()
+
+    async def serve(self, sockets: list[socket.socket], shown: str) -> int:
+        config = self._settings.server
+        logging.getLogger().addHandler(Lines(self._journal))
+        bundle = bundles.load(self._options.bundle or default_bundle())
+        backend = self._backend(bundle)
+        self._service = Service(bundle, config, backend)
+        self._documents = Documents(self._state, backend.settings, config.max_upload_bytes)
+        self._documents.before, self._documents.after = self._make_room, self._give_room
+        rules = Rules(frozenset(config.allowed_hosts), needs_key=False)
+        self._app: Starlette = build(self._service, self._documents, self._keys, rules, self._journal, self._state)
+        server = _Server(
+            uvicorn.Config(
+                self._app,
+                http=HeadTimeout,
+                ws="none",
+                lifespan="off",
+                loop="asyncio",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                limit_concurrency=config.connections,
+                backlog=_BACKLOG,
+                timeout_keep_alive=15,
+                timeout_graceful_shutdown=max(1, round(config.drain_sec) + 1),
+                ssl_certfile=config.tls_certificate,
+                ssl_keyfile=config.tls_key,
+            )
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end, server)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        tasks = [asyncio.create_task(work) for work in (self._documents.work(), self._tick(), self._reloads())]
+        if self._options.load:
+            await self._service.ask("load")
+        self._journal.event("listening", address=shown, bundle=bundle.digest, model=bundle.manifest.name)
+        self._notifier.ready(f"listening on {shown}")
+        try:
+            await server.serve(sockets)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._service.backend.close()
+            self._journal.event("ended")
+        return 0
+
+    # -- signals ------------------------------------------------------------------------------------------------
+
+    def _end(self, server: uvicorn.Server) -> None:
+        """Take no more requests, let those that run end; the second signal ends at once."""
+        if server.should_exit:
+            server.force_exit = True
+            return
+        self._app.state.is_draining = True
+        self._notifier.stopping()
+        self._journal.event("draining", running=self._service.gate.running, waiting=self._service.gate.waiting)
+        server.should_exit = True
+        asyncio.get_running_loop().call_later(self._settings.server.drain_sec, self._cut)
+
+    def _cut(self) -> None:
+        """What still runs gets an error as its last event."""
+        self._service.cut("the daemon is ending: ask again when it is back")
+
+    async def _reloads(self) -> None:
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            self._notifier.reloading()
+            try:
+                await self._reload_now()
+            except EdgeError as error:  # what runs goes on as it is
+                self._journal.event("reload_failed", error=str(error))
+            self._notifier.ready()
+
+    async def _reload_now(self) -> None:
+        """Swap to the configuration and bundle as they are now; requests wait meanwhile, none is refused for it.
+
+        :raises EdgeError: they cannot be used; the daemon goes on with what it has.
+        """
+        options, service = self._options, self._service
+        told = options.settings  # what the command line says holds on
+        settings = read_config(options.config)
+        settings = dataclasses.replace(
+            settings,
+            memory_budget=told.memory_budget if options.has_budget else settings.memory_budget,
+            server=dataclasses.replace(settings.server, listen=told.server.listen),
+        )
+        bundle = bundles.load(options.bundle or default_bundle())
+        service.gate.hold()
+        try:
+            try:
+                async with asyncio.timeout(settings.server.drain_sec):
+                    await service.gate.idle()
+            except TimeoutError:
+                service.cut("the daemon was told to load another bundle, and this took too long: ask again")
+            was_loaded = service.backend.pid is not None
+            await service.backend.close()
+            self._settings = settings
+            service.bundle, service.config = bundle, settings.server
+            service.backend = self._backend(bundle)
+            self._documents.settings = service.backend.settings
+            if was_loaded:
+                await service.ask("load")
+        finally:
+            service.gate.release()
+        self._journal.event("reloaded", bundle=bundle.digest)
+
+    # -- while it runs ------------------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        """Feed the watchdog while all is well, and give the model's memory back when nobody has asked for long."""
+        while True:
+            await asyncio.sleep(_TICK_SEC)
+            service = self._service
+            if service.is_well:
+                self._notifier.watchdog()
+            if sessions := service.backend.state.get("sessions"):
+                service.gate.resize(sessions)
+            idle = time.monotonic() - service.used
+            if service.backend.pid is not None and service.is_idle and idle > service.keep_sec:
+                await service.backend.close()
+                self._journal.event("unloaded", idle_sec=round(idle))
+
+    async def _make_room(self) -> None:
+        """Before an ingest: where it does not fit beside the model, the model goes until it is done."""
+        service = self._service
+        if service.backend.state.get("ingest_fits", True):
+            return
+        service.gate.hold()
+        await service.gate.idle()
+        await service.backend.close()
+
+    async def _give_room(self) -> None:
+        self._service.gate.release()
+
+    def _box_ended(self, reason: str) -> None:
+        self._journal.event("box_ended", reason=reason)
+
+    def _backend(self, bundle: bundles.Bundle) -> Backend:
+        """The box in a process of its own, which gives all its memory back; where little is there, inside this one."""
+        if self._is_short:
+            from edge.server.inside import InsideBackend
+
+            return InsideBackend(self._box_settings(bundle))
+        return ProcessBackend(self._box_settings(bundle), self._box_ended)
+
+    @property
+    def _is_short(self) -> bool:
+        budget, limit = self._settings.memory_budget, cgroup_limit()
+        sizes = [*([parse_size(budget)] if budget is not None else []), *([limit.bytes] if limit is not None else [])]
+        return min(sizes, default=SPARE_BYTES) < SPARE_BYTES
+
+    def _box_settings(self, bundle: bundles.Bundle) -> BoxSettings:
+        settings, budget = self._settings, self._settings.memory_budget
+        beside = 0 if self._is_short else DAEMON_BYTES
+        if budget is not None:  # a limit of the system counts this process by itself
+            budget = max(1, parse_size(budget) - beside)
+        sessions = settings.server.sessions
+        engine = dataclasses.replace(
+            settings.engine,
+            sessions=sessions,
+            prefix_caches=max(sessions, settings.engine.prefix_caches),
+            guided=True,
+        )
+        return BoxSettings(
+            bundle=str(bundle.path.absolute()),
+            index=str(self._index),
+            config=to_yaml(dataclasses.replace(settings, memory_budget=budget, engine=engine)),
+            documents=str(self._state / "documents"),
+            beside_bytes=beside,
+        )
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its own signal handlers."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+# -- sockets ----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _sole(index: Path) -> Iterator[None]:
+    """Hold the index for this daemon alone.
+
+    :raises StoreBusy: another daemon does.
+    """
+    path = index.with_name(f"{index.name}.daemon")
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be made: {error.strerror}; name another --index") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreBusy(f"another daemon serves {index}: stop it, or name another --index") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _listening(options: Options, keys: Keys) -> Iterator[tuple[list[socket.socket], str]]:
+    """The sockets to serve on, closed in the end, and how to show them.
+
+    :raises ConfigError: the address is none, is taken, or would let strangers in.
+    """
+    passed = [one.socket for one in passed_sockets()]
+    if passed:
+        for one in passed:
+            if one.family != socket.AF_UNIX:
+                _check_safe(one.getsockname()[0], options, keys)
+        yield passed, "sockets of the service manager"
+        return
+    listen = options.settings.server.listen
+    if listen.startswith("unix:"):
+        path = Path(listen.removeprefix("unix:")).absolute()
+        with _unix(path) as one:
+            yield [one], f"unix:{path}"
+        return
+    host, port = _address(listen)
+    _check_safe(host, options, keys)
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        one = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigError(f"{listen}: cannot listen there: {error.strerror}; see --listen") from None
+    with one:
+        scheme = "https" if options.settings.server.tls_key else "http"
+        name = f"[{host}]" if ":" in host else host
+        yield [one], f"{scheme}://{name}:{one.getsockname()[1]}"
+
+
+def _address(listen: str) -> tuple[str, int]:
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise UsageError(f"--listen {listen!r}: write HOST:PORT, such as 127.0.0.1:8642, or unix:PATH")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _check_safe(host: str, options: Options, keys: Keys) -> None:
+    if is_loopback(host) or options.insecure:
+        return
+    missing = [
+        what
+        for what, is_there in (
+            ("a key (`edge key create`)", keys.are_used),
+            ("TLS (server.tls_certificate and server.tls_key)", options.settings.server.tls_key is not None),
+        )
+        if not is_there
+    ]
+    if missing:
+        raise ConfigError(
+            f"{host} can be reached from other machines, and {' and '.join(missing)} is missing; --insecure serves "
+            "there all the same"
+        )
+
+
+@contextlib.contextmanager
+def _unix(path: Path) -> Iterator[socket.socket]:
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(path.stat().st_mode) and not _is_served(path):
+            path.unlink()  # left behind by a daemon that was killed
+    one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        before = os.umask(0o117)
+        try:
+            one.bind(str(path))
+        finally:
+            os.umask(before)
+        one.listen(_BACKLOG)
+    except OSError as error:
+        one.close()
+        raise ConfigError(f"unix:{path}: cannot listen there: {error.strerror}; see --listen") from None
+    try:
+        yield one
+    finally:
+        one.close()
+        path.unlink(missing_ok=True)
+
+
+def _is_served(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(path)) == 0

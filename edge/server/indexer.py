@@ -1,0 +1,66 @@
+"""The process that brings the index up to date for the daemon: when nothing else wants the processor, and then it ends.
+
+Run as `python -m edge.server.indexer JOB`, a JSON object; prints one JSON object. Everything that it writes is in
+transactions, so it can be killed at any point and run again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from edge.errors import EdgeError
+from edge.process import die_with
+
+
+def main(job: dict[str, Any]) -> None:
+    """Remove and add documents; the report goes to stdout.
+
+    `job`: `parent` (process id), `bundle`, `index` (paths), `config` (YAML), `add` and `remove` (absolute paths).
+    """
+    die_with(job["parent"])
+    _stand_back()
+    try:
+        report = _run(job)
+    except EdgeError as error:
+        report = {"error": type(error).__name__, "message": str(error)}
+    sys.stdout.write(json.dumps(report) + "\n")
+
+
+def _run(job: dict[str, Any]) -> dict[str, Any]:
+    from edge.box import Box
+    from edge.config import EdgeConfig, parse
+    from edge.ingest.index import ingest
+
+    config = parse(EdgeConfig, job["config"], "the configuration")
+    with Box(Path(job["bundle"]), Path(job["index"]), config) as box:
+        settings = box.ingest_config()
+        store = box.open_store(create=True)
+        removed = store.remove(_sources(store.known(), job["remove"])) if job["remove"] else 0
+        if not job["add"]:
+            return {"removed": removed, "failed": []}
+        report = ingest([Path(path) for path in job["add"]], store, box.embedder, settings)
+        return dataclasses.asdict(report) | {"removed": removed}
+
+
+def _sources(known: Iterable[str], paths: Sequence[str]) -> list[str]:
+    """The documents that come from files: a database has one for each of its tables."""
+    wanted = set(paths)
+    return [source for source in known if source in wanted or source.rpartition("#")[0] in wanted]
+
+
+def _stand_back() -> None:
+    """Run only when no other process wants to: an answer's tokens come first."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except OSError:  # not permitted here
+        os.nice(19)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
