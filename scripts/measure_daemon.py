@@ -67,12 +67,14 @@ def main() -> int:
 
 def _home(folder: Path) -> dict[str, str]:
     """An environment whose home folder has the same bundle, and a copy of the index."""
-    from edge.box import default_bundle
+    from edge.box import Box, default_bundle
     from edge.files import home
 
     (folder / "home").mkdir()
     (folder / "home" / "bundle").symlink_to(default_bundle().resolve())
     shutil.copy(home() / "index.db", folder / "home" / "index.db")
+    with Box.open(bundle=None, index=None, config=None) as box:
+        _ = box.model_folder  # prepared for this CPU, as an installation does it
     return {**os.environ, "EDGE_HOME": str(folder / "home")}
 
 
