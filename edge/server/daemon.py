@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import fcntl
 import logging
-import os
 import signal
 import socket
-import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,23 +19,23 @@ from starlette.applications import Starlette
 from edge import bundle as bundles
 from edge.box import default_bundle, read_config
 from edge.config import EdgeConfig, to_yaml
-from edge.errors import ConfigError, EdgeError, StoreBusy, UsageError
+from edge.errors import ConfigError, EdgeError
 from edge.files import home
 from edge.memory import cgroup_limit
 from edge.server import keys as key_file
 from edge.server.app import build
 from edge.server.backend import DAEMON_BYTES, Backend, BoxSettings, ProcessBackend
 from edge.server.documents import Documents
-from edge.server.guard import Rules, is_loopback
+from edge.server.guard import Rules
 from edge.server.journal import Journal, Lines
 from edge.server.keys import Keys
-from edge.server.notify import Notifier, passed_sockets
+from edge.server.listen import BACKLOG, listening, sole
+from edge.server.notify import Notifier
 from edge.server.protocol import HeadTimeout
 from edge.server.service import Service
 from edge.sizes import parse_size
 
 _TICK_SEC = 1.0
-_BACKLOG = 128
 SPARE_BYTES = 320 * 2**20
 """With a smaller memory limit the box works inside the daemon's process: another interpreter takes 12 MiB."""
 
@@ -71,7 +68,7 @@ def run(options: Options) -> int:
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot be made: {error.strerror}; name another with --state") from None
     keys = Keys.open(state / key_file.FILE)
-    with _sole(index), _listening(options, keys) as (sockets, shown):
+    with sole(index), listening(options.settings.server, keys, insecure=options.insecure) as (sockets, shown):
         daemon = Daemon(options, state, index, keys, notifier)
         return asyncio.run(daemon.serve(sockets, shown))
 
@@ -106,7 +103,7 @@ class Daemon:
                 access_log=False,
                 server_header=False,
                 limit_concurrency=config.connections,
-                backlog=_BACKLOG,
+                backlog=BACKLOG,
                 timeout_keep_alive=15,
                 timeout_graceful_shutdown=max(1, round(config.drain_sec) + 1),
                 ssl_certfile=config.tls_certificate,
@@ -265,112 +262,3 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-# -- sockets ----------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _sole(index: Path) -> Iterator[None]:
-    """Hold the index for this daemon alone.
-
-    :raises StoreBusy: another daemon does.
-    """
-    path = index.with_name(f"{index.name}.daemon")
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be made: {error.strerror}; name another --index") from None
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreBusy(f"another daemon serves {index}: stop it, or name another --index") from None
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def _listening(options: Options, keys: Keys) -> Iterator[tuple[list[socket.socket], str]]:
-    """The sockets to serve on, closed in the end, and how to show them.
-
-    :raises ConfigError: the address is none, is taken, or would let strangers in.
-    """
-    passed = [one.socket for one in passed_sockets()]
-    if passed:
-        for one in passed:
-            if one.family != socket.AF_UNIX:
-                _check_safe(one.getsockname()[0], options, keys)
-        yield passed, "sockets of the service manager"
-        return
-    listen = options.settings.server.listen
-    if listen.startswith("unix:"):
-        path = Path(listen.removeprefix("unix:")).absolute()
-        with _unix(path) as one:
-            yield [one], f"unix:{path}"
-        return
-    host, port = _address(listen)
-    _check_safe(host, options, keys)
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        one = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise ConfigError(f"{listen}: cannot listen there: {error.strerror}; see --listen") from None
-    with one:
-        scheme = "https" if options.settings.server.tls_key else "http"
-        name = f"[{host}]" if ":" in host else host
-        yield [one], f"{scheme}://{name}:{one.getsockname()[1]}"
-
-
-def _address(listen: str) -> tuple[str, int]:
-    host, colon, port = listen.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise UsageError(f"--listen {listen!r}: write HOST:PORT, such as 127.0.0.1:8642, or unix:PATH")
-    return host.strip("[]") or "127.0.0.1", int(port)
-
-
-def _check_safe(host: str, options: Options, keys: Keys) -> None:
-    if is_loopback(host) or options.insecure:
-        return
-    missing = [
-        what
-        for what, is_there in (
-            ("a key (`edge key create`)", keys.are_used),
-            ("TLS (server.tls_certificate and server.tls_key)", options.settings.server.tls_key is not None),
-        )
-        if not is_there
-    ]
-    if missing:
-        raise ConfigError(
-            f"{host} can be reached from other machines, and {' and '.join(missing)} is missing; --insecure serves "
-            "there all the same"
-        )
-
-
-@contextlib.contextmanager
-def _unix(path: Path) -> Iterator[socket.socket]:
-    with contextlib.suppress(OSError):
-        if stat.S_ISSOCK(path.stat().st_mode) and not _is_served(path):
-            path.unlink()  # left behind by a daemon that was killed
-    one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        before = os.umask(0o117)
-        try:
-            one.bind(str(path))
-        finally:
-            os.umask(before)
-        one.listen(_BACKLOG)
-    except OSError as error:
-        one.close()
-        raise ConfigError(f"unix:{path}: cannot listen there: {error.strerror}; see --listen") from None
-    try:
-        yield one
-    finally:
-        one.close()
-        path.unlink(missing_ok=True)
-
-
-def _is_served(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(str(path)) == 0
