@@ -117,7 +117,7 @@ class ServerConfig:
     """The daemon, `edge serve`."""
 
     listen: str = "127.0.0.1:8642"  # HOST:PORT, or unix:PATH
-    sessions: int = 1  # answers generated at the same time
+    sessions: int = 4  # answers generated at the same time, as far as the memory budget holds them
     queue: int = 32  # requests that may wait for one of them
     queue_sec: float = 60.0  # that one may wait
     keep_alive_sec: float = 300.0  # after the last request the model's memory is given back; 0: never

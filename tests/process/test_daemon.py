@@ -168,8 +168,18 @@ def test_a_slow_reader_keeps_nobody_waiting(daemon: Daemon) -> None:
     assert len(list(slow)) > 10  # and it lost nothing
 
 
+def test_no_request_waits_for_the_whole_answer_of_another(daemon: Daemon) -> None:
+    chat(daemon, "Hi", "edge", max_tokens=1)
+    asked = {"model": "edge", "temperature": 1.0, "seed": 1, "messages": STORY}
+    long = daemon.stream({**asked, "max_tokens": 300})
+    next(long)
+    assert chat(daemon, "Hi", "edge", max_tokens=2)["usage"]["completion_tokens"] == 2
+    assert daemon.call("GET", "/v1/status")["running"] == 1  # the long one goes on
+    assert list(long)[-1][1]["choices"][0]["finish_reason"] in ("length", "stop")
+
+
 def test_a_full_queue_is_a_429_that_says_when_to_come_back(environment: dict[str, str]) -> None:
-    configure(environment, queue=1)
+    configure(environment, queue=1, sessions=1)
     with Daemon(environment=environment) as daemon:
         chat(daemon, "Hi", "edge", max_tokens=1)
         asked = {"model": "edge", "max_tokens": 400, "temperature": 1.0, "seed": 1, "messages": STORY}
@@ -400,3 +410,43 @@ def _text(daemon: Daemon, path: str) -> str:
         return connection.getresponse().read().decode()
     finally:
         connection.close()
+
+
+def test_a_full_disk_refuses_documents_and_answers_go_on(environment: dict[str, str], tmp_path: Path) -> None:
+    state = tmp_path / "small"
+    state.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(state)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        with Daemon("--state", str(state), environment=environment) as daemon:
+            with pytest.raises(Reply, match="free room on the disk") as told:
+                daemon.call("PUT", "/v1/index/documents/big.txt", b"word " * 200_000)
+            assert told.value.status == 503
+            assert daemon.call("GET", "/v1/index/documents")["data"] == []
+            assert daemon_ready(daemon) is False
+            assert chat(daemon, QUESTION)["choices"][0]["message"]["annotations"]
+            put(daemon, "small.md", b"# Small\n\nThe smallest buoy is called Tern.\n")
+            assert daemon.stop() == 0
+    finally:
+        subprocess.run(["umount", str(state)], check=True)
+
+
+def test_descriptors_that_run_out_come_back(environment: dict[str, str]) -> None:
+    prlimit = shutil.which("prlimit")
+    if prlimit is None:
+        pytest.skip("no prlimit here")
+    with Daemon(environment=environment, command=[prlimit, "--nofile=48"]) as daemon:
+        held = []
+        for _ in range(80):
+            one = socket.create_connection((daemon.host, daemon.port), 5)
+            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
+            held.append(one)
+        time.sleep(1.5)
+        assert daemon.process.poll() is None
+        for one in held:
+            one.close()
+        eventually(lambda: bool(daemon.call("GET", "/healthz")["status"] == "ok"))
+        assert chat(daemon, "Hi", "edge", max_tokens=1)["usage"]["completion_tokens"] == 1
