@@ -86,8 +86,8 @@ def _plugin(name: str) -> click.Command:
 def cli() -> None:
     """Answers questions about your documents on this machine, with checked citations.
 
-    Paths default to the folder EDGE_HOME, else to the XDG data folder: the bundle in `bundle`, the index in `index.db`,
-    the configuration in `config.yaml`.
+    Paths default to the folder EDGE_HOME, else to the XDG data folder: the bundle in `current` or
+    `bundle`, the index in `index.db`, the configuration in `config.yaml`.
     """
 
 

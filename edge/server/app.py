@@ -10,10 +10,10 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from edge.errors import EdgeError
-from edge.server import ollama, openai, own, responses, status
+from edge.server import ollama, openai, own, page, responses, status
 from edge.server.documents import Documents
 from edge.server.errors import HttpError, http_error, ollama_shape, openai_shape
 from edge.server.gate import Full
@@ -55,6 +55,8 @@ ROUTES = [
     Route("/readyz", status.readyz),
     Route("/metrics", status.metrics),
     Route("/openapi.json", status.openapi),
+    Route("/", page.index),
+    Route("/page/{file}", page.asset),
 ]
 
 
@@ -96,5 +98,13 @@ async def _refused(request: Request, error: Exception) -> Response:
     """What the router itself refuses: no such path, or method; a form that cannot be read."""
     assert isinstance(error, HTTPException)
     text = {404: f"there is nothing at {request.url.path[:200]}", 405: f"{request.method} is not possible here"}
-    told = HttpError(error.status_code, text.get(error.status_code, str(error.detail)), None, error.headers)
+    headers = error.headers
+    if error.status_code == 405:  # the router names the methods of the first route alone that has this path
+        headers = {"Allow": ", ".join(_methods(request))}
+    told = HttpError(error.status_code, text.get(error.status_code, str(error.detail)), None, headers)
     return await _failed(request, told)
+
+
+def _methods(request: Request) -> list[str]:
+    routes = [route for route in ROUTES if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in routes for method in route.methods or ()})

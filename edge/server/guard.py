@@ -24,8 +24,8 @@ from edge.server.service import Caller
 
 NAMESPACE = "default"
 """Of requests without a key."""
-_OPEN = ("/", "/healthz", "/readyz", "/page.js", "/page.css", "/icon.svg")
-"""Paths that hold nothing of anybody: the page asks for a key itself."""
+_OPEN = ("/", "/healthz", "/readyz")
+"""Paths that hold nothing of anybody, as do the files of the page, which asks for a key itself."""
 _SCOPES: tuple[tuple[str, KeyScope], ...] = (
     ("/v1/index", "ingest"),
     ("/v1/search", "search"),
@@ -111,7 +111,7 @@ class Guard:
             raise HttpError(403, "requests from pages of other sites are not answered", "origin")
 
     def _caller(self, headers: Headers, path: str, address: str) -> Caller:
-        if path in _OPEN:
+        if _is_open(path):
             return Caller(address, NAMESPACE)
         token = _token(headers)
         key = self._found(token)
@@ -141,7 +141,7 @@ class Guard:
 
 def needed_scope(path: str) -> KeyScope | None:
     """What a key must be for to send a path; None where none is needed."""
-    if path in _OPEN:
+    if _is_open(path):
         return None
     return next((scope for start, scope in _SCOPES if _is_below(path, start)), "ask")
 
@@ -171,6 +171,10 @@ def _is_own(name: str, hosts: Iterable[str]) -> bool:
     except ValueError:
         return False
     return True  # a page cannot make a browser send an address for a name
+
+
+def _is_open(path: str) -> bool:
+    return path in _OPEN or _is_below(path, "/page")
 
 
 def _is_below(path: str, start: str) -> bool:

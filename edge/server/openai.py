@@ -128,10 +128,10 @@ async def _chat_events(stream: Stream, asked: ChatRequest, rag: Rag | None, id: 
         return head | {"choices": [{"index": 0, "delta": delta, "finish_reason": finish, **more}]}
 
     yield chunk({"role": "assistant", "content": ""})
-    text = ""
+    tokens: list[dict[str, Any]] = []
     async for message in stream:
         if "token" in message:
-            text += message["token"]
+            tokens.append(message)
             if rag is None and not tools.is_offered(asked):
                 yield chunk({"content": message["token"]}, logprobs=_logprobs([message]) if asked.logprobs else None)
             elif rag is not None and rag.draft:
@@ -142,9 +142,9 @@ async def _chat_events(stream: Stream, asked: ChatRequest, rag: Rag | None, id: 
         if rag is not None:
             yield chunk({"content": result["marked"], "annotations": citations_of(result)})
         elif tools.is_offered(asked):
-            choice = tools.choice(text, asked, finish)
+            choice = tools.choice("".join(token["token"] for token in tokens), asked, finish)
             finish = choice["finish_reason"]
-            yield chunk(tools.delta(choice["message"]))
+            yield chunk(tools.delta(choice["message"]), logprobs=_logprobs(tokens) if asked.logprobs else None)
         yield chunk({}, finish) | extension(result, rag, stream)
         if asked.stream_options is not None and asked.stream_options.include_usage:
             yield head | {"choices": [], "usage": usage(result)}

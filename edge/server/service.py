@@ -55,7 +55,7 @@ class Service:
         self.gate = Gate(config.sessions, config.queue, config.queue_sec)
         self.metrics = Metrics(self)
         self.used = time.monotonic()  # when a request last had to do with the box
-        self._keep_sec: float | None = None  # as the last request of Ollama's API asked for
+        self._keep_sec: float | None = None  # as the last request asked for, where it did
         self._streams: set[Stream] = set()
         self._asking = 0
 
@@ -72,7 +72,7 @@ class Service:
         return self.config.keep_alive_sec or math.inf
 
     def keep_for(self, seconds: float | None) -> None:
-        """Keep the model for so long after the last request; None: as configured."""
+        """Keep the model for so long after this request, until the next one; None: as configured."""
         self._keep_sec = seconds
 
     @property
@@ -112,6 +112,7 @@ class Service:
         :raises EdgeError: the box cannot answer it.
         """
         stream = Stream(self, caller, do, request)
+        self.keep_for(None)
         await stream.begin()
         return stream
 

@@ -14,6 +14,8 @@ import msgspec
 from edge.errors import UsageError
 from edge.server.wire import ChatMessage, ChatRequest, Tool
 
+_OPEN = ("$ref", "allOf", "anyOf", "oneOf", "patternProperties", "if")
+"""Keywords by which a schema allows properties that its `properties` does not name."""
 _ROLES = {"developer": "system", "tool": "user"}
 
 
@@ -24,8 +26,10 @@ def is_offered(asked: ChatRequest) -> bool:
 def offered(asked: ChatRequest) -> tuple[list[dict[str, str]], dict[str, str] | None]:
     """The turns for the model, and what its reply is held to.
 
-    :raises UsageError: formats and tools at once, or a tool choice that names none of the tools.
+    :raises UsageError: formats and tools at once, or a tool choice that none of the tools fits.
     """
+    if not asked.tools and asked.tool_choice not in (None, "none", "auto"):
+        raise UsageError("tool_choice needs tools")
     messages = [_turn(message) for message in asked.messages]
     form = asked.response_format
     schema = None
@@ -109,12 +113,21 @@ def _instruction(tools: list[Tool]) -> str:
 def _calls_schema(tools: list[Tool], *, free: bool) -> dict[str, Any]:
     """A call of one of the tools; where the model is free to, an answer instead."""
     shapes: list[dict[str, Any]] = [
-        _closed({"name": {"const": tool.function.name}, "arguments": tool.function.parameters or {"type": "object"}})
+        _closed({"name": {"const": tool.function.name}, "arguments": _arguments(tool.function.parameters)})
         for tool in tools
     ]
     if free:
         shapes.insert(0, _closed({"answer": {"type": "string"}}))
     return shapes[0] if len(shapes) == 1 else {"anyOf": shapes}
+
+
+def _arguments(parameters: dict[str, Any] | None) -> dict[str, Any]:
+    """What a call's arguments must match. Where a schema does not say, there are none but those that it names."""
+    if not parameters:
+        return _closed({})
+    if any(key in parameters for key in _OPEN):
+        return parameters
+    return {"additionalProperties": False} | parameters
 
 
 def _closed(properties: dict[str, Any]) -> dict[str, Any]:

@@ -145,6 +145,8 @@ class Work:
             turns = [Message(turn["role"], defuse(turn["content"], special)) for turn in request["messages"]]
             text = engine.render(turns)
         token_ids = engine.encode(text)
+        if not token_ids:
+            raise UsageError("the prompt is empty: the model needs a token to go on from")
         room = plan.use.context_tokens - len(token_ids)
         sampling = self._sampling(request, max(1, room))
         wanted = request["sampling"].get("max_tokens")
