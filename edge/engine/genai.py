@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded
 
@@ -36,6 +36,10 @@ from edge.errors import EngineError, UsageError
 from edge.machine import cores
 from edge.mapped import MappedFiles, read_used
 
+Generator: TypeAlias = og.Generator
+Tokenizer: TypeAlias = og.Tokenizer
+TokenizerStream: TypeAlias = og.TokenizerStream
+"""The library's types, for `edge.engine.session`."""
 PIECE_SEC = 0.08
 """What a piece of a prompt should take: a cancelled request waits for it."""
 MIN_PIECE_TOKENS = 16

@@ -16,9 +16,7 @@ from edge.errors import EngineError
 from edge.types import Logprobs, Token
 
 if TYPE_CHECKING:
-    import onnxruntime_genai as og
-
-    from edge.engine.genai import GenaiEngine
+    from edge.engine.genai import GenaiEngine, Generator, Tokenizer, TokenizerStream
 
 
 class GenaiSession:
@@ -79,10 +77,10 @@ class GenaiSession:
             finally:
                 engine._in_use -= 1
 
-    def _keep(self, generator: og.Generator) -> None:
+    def _keep(self, generator: Generator) -> None:
         self._engine._keep(generator, self._token_ids[: self._read], self._sampling, self._adapter)
 
-    def _prefill(self, generator: og.Generator) -> Iterator[list[Token]]:
+    def _prefill(self, generator: Generator) -> Iterator[list[Token]]:
         """Read the prompt, up to a cancel."""
         end = len(self._token_ids)
         while self._read < end and not self._stopped():
@@ -97,7 +95,7 @@ class GenaiSession:
             self._read += len(piece)
             yield []
 
-    def _decode(self, generator: og.Generator) -> Iterator[list[Token]]:
+    def _decode(self, generator: Generator) -> Iterator[list[Token]]:
         pieces = self._engine._tokenizer.create_stream()
         while not self.is_ended and not self._stopped():
             row = self._logits(generator)
@@ -117,7 +115,7 @@ class GenaiSession:
             yield ready
 
     def _accept(
-        self, token_ids: Sequence[int], pieces: og.TokenizerStream, row: NDArray[np.float32] | None
+        self, token_ids: Sequence[int], pieces: TokenizerStream, row: NDArray[np.float32] | None
     ) -> list[Token]:
         """Count the tokens of one step up to the end of the answer; those that can be shown."""
         ready: list[Token] = []
@@ -141,7 +139,7 @@ class GenaiSession:
     def _end(self, reason: FinishReason) -> None:
         self.is_ended, self._finish_reason = True, reason
 
-    def _logits(self, generator: og.Generator) -> NDArray[np.float32] | None:
+    def _logits(self, generator: Generator) -> NDArray[np.float32] | None:
         """The model's own logits for the next token, float32 (vocabulary,); None where nobody asked for them."""
         if self._sampling.logprobs is None:
             return None
@@ -153,7 +151,7 @@ class GenaiSession:
         return self._is_cancelled
 
 
-def _logprobs(row: NDArray[np.float32], token_id: int, count: int, tokenizer: og.Tokenizer) -> Logprobs:
+def _logprobs(row: NDArray[np.float32], token_id: int, count: int, tokenizer: Tokenizer) -> Logprobs:
     """Natural logarithms of the softmax of a row of logits, float32 (vocabulary,)."""
     shifted = row - row.max()
     logs = shifted - np.log(np.exp(shifted, dtype=np.float64).sum())
