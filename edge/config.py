@@ -130,11 +130,13 @@ class ServerConfig:
     tls_key: Path | None = None
     drain_sec: float = 30.0  # that running answers get to end on SIGTERM
     log_prompts: bool = False
+    watch_requests: int = 20  # the first ones of a new bundle, which decide whether it stays; 0: none
+    watch_sec: float = 600.0  # for so long, at most
 
     def __post_init__(self) -> None:
         names = ("sessions", "queue_sec", "request_sec", "connections", "max_body_bytes", "max_upload_bytes")
         _require_positive(self, *names)
-        for name in ("queue", "keep_alive_sec", "drain_sec"):
+        for name in ("queue", "keep_alive_sec", "drain_sec", "watch_requests", "watch_sec"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more")
         if (self.tls_certificate is None) != (self.tls_key is None):

@@ -29,10 +29,12 @@ from edge.server.documents import Documents
 from edge.server.guard import Rules
 from edge.server.journal import Journal, Lines
 from edge.server.keys import Keys
-from edge.server.listen import BACKLOG, listening, sole
+from edge.server.listen import BACKLOG, listening
+from edge.server.lock import sole
 from edge.server.notify import Notifier
 from edge.server.protocol import HeadTimeout
 from edge.server.service import Service
+from edge.server.watch import Watch
 from edge.sizes import parse_size
 
 _TICK_SEC = 1.0
@@ -81,13 +83,16 @@ class Daemon:
         self._keys, self._notifier, self._journal = keys, notifier, Journal(state)
         self._settings = options.settings
         self._reload = asyncio.Event()
+        self._watch = Watch(self._settings.server.watch_requests, self._settings.server.watch_sec)
+        self._going_back: asyncio.Task[None] | None = None
 
     async def serve(self, sockets: list[socket.socket], shown: str) -> int:
         config = self._settings.server
         logging.getLogger().addHandler(Lines(self._journal))
-        bundle = bundles.load(self._options.bundle or default_bundle())
+        bundle = self._current_bundle()
         backend = self._backend(bundle)
         self._service = Service(bundle, config, backend)
+        self._service.on_ended = self._watched
         self._documents = Documents(self._state, backend.settings, config.max_upload_bytes)
         self._documents.before, self._documents.after = self._make_room, self._give_room
         rules = Rules(frozenset(config.allowed_hosts), needs_key=False)
@@ -170,7 +175,7 @@ class Daemon:
             memory_budget=told.memory_budget if options.has_budget else settings.memory_budget,
             server=dataclasses.replace(settings.server, listen=told.server.listen),
         )
-        bundle = bundles.load(options.bundle or default_bundle())
+        bundle = self._current_bundle()
         service.gate.hold()
         try:
             try:
@@ -178,17 +183,57 @@ class Daemon:
                     await service.gate.idle()
             except TimeoutError:
                 service.cut("the daemon was told to load another bundle, and this took too long: ask again")
+            before = service.bundle, self._settings
             was_loaded = service.backend.pid is not None
-            await service.backend.close()
-            self._settings = settings
-            service.bundle, service.config = bundle, settings.server
-            service.backend = self._backend(bundle)
-            self._documents.settings = service.backend.settings
-            if was_loaded:
-                await service.ask("load")
+            await self._use(bundle, settings)
+            try:
+                if was_loaded:
+                    await service.ask("load")
+            except EdgeError as error:
+                await self._use(*before)
+                await self._go_back(bundle.digest, f"it cannot be loaded: {error}")
+                raise
         finally:
             service.gate.release()
         self._journal.event("reloaded", bundle=bundle.digest)
+        if bundle.digest != before[0].digest and self._going_back is None:
+            self._watch.begin(time.monotonic())
+        self._going_back = None
+
+    async def _use(self, bundle: bundles.Bundle, settings: EdgeConfig) -> None:
+        """Have another box serve, once the one before has ended."""
+        service = self._service
+        await service.backend.close()
+        self._settings = settings
+        service.bundle, service.config = bundle, settings.server
+        service.backend = self._backend(bundle)
+        self._documents.settings = service.backend.settings
+
+    def _watched(self, error: str, first_sec: float | None) -> None:
+        """A request ended; where the bundle that was swapped in proves bad, the one before serves again."""
+        reason = self._watch.ended(time.monotonic(), error, first_sec)
+        if reason is not None:
+            self._going_back = asyncio.create_task(self._go_back(self._service.bundle.digest, reason))
+
+    async def _go_back(self, bad: str, reason: str) -> None:
+        """Have the release before serve again, where the bundle is one that was installed."""
+        from edge.deploy.releases import rollback
+
+        if self._options.bundle is not None:
+            self._journal.event("bad_bundle", bundle=bad, reason=reason)
+            return
+        try:
+            target = await asyncio.to_thread(rollback, home())
+        except EdgeError as failed:
+            self._journal.event("rollback_failed", bundle=bad, reason=reason, error=str(failed))
+            return
+        self._journal.event("rolled_back", bundle=bad, reason=reason, to=target)
+        self._journal.audit("rolled_back", bundle=bad, reason=reason, to=target)
+        self._reload.set()
+
+    def _current_bundle(self) -> bundles.Bundle:
+        """Where the link `current` points now: it may be switched while this daemon goes on with what it has."""
+        return bundles.load((self._options.bundle or default_bundle()).resolve())
 
     # -- while it runs ------------------------------------------------------------------------------------------
 

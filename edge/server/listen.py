@@ -1,9 +1,8 @@
-"""What the daemon listens on, and what it holds for itself."""
+"""What the daemon listens on."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import stat
@@ -11,33 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge.config import ServerConfig
-from edge.errors import ConfigError, StoreBusy, UsageError
+from edge.errors import ConfigError, UsageError
 from edge.server.guard import is_loopback
 from edge.server.keys import Keys
 from edge.server.notify import passed_sockets
 
 BACKLOG = 128
-
-
-@contextlib.contextmanager
-def sole(index: Path) -> Iterator[None]:
-    """Hold the index for this daemon alone.
-
-    :raises StoreBusy: another daemon does.
-    """
-    path = index.with_name(f"{index.name}.daemon")
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be made: {error.strerror}; name another --index") from None
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreBusy(f"another daemon serves {index}: stop it, or name another --index") from None
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager

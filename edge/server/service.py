@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -54,6 +54,7 @@ class Service:
         self.bundle, self.config, self.backend = bundle, config, backend
         self.gate = Gate(config.sessions, config.queue, config.queue_sec)
         self.metrics = Metrics(self)
+        self.on_ended: Callable[[str, float | None], None] | None = None  # error, and time to the first token
         self.used = time.monotonic()  # when a request last had to do with the box
         self._keep_sec: float | None = None  # as the last request asked for, where it did
         self._streams: set[Stream] = set()
@@ -185,7 +186,7 @@ class Stream:
     async def _pump(self) -> None:
         service = self._service
         started = time.monotonic()
-        kind = ""
+        kind, first = "", None
         try:
             async with asyncio.timeout(service.config.request_sec), service.gate.enter(self._caller.id) as waited:
                 self.queued_sec = waited
@@ -193,6 +194,8 @@ class Stream:
                 async for message in service.backend.call(self._do, namespace=self._caller.namespace, **self._request):
                     service.used = time.monotonic()
                     service.metrics.message(self._do, message, started + waited)
+                    if first is None and "token" in message:
+                        first = service.used - started - waited
                     self._messages.put_nowait(message)
         except (EdgeError, Full) as error:
             kind = type(error).__name__
@@ -207,6 +210,8 @@ class Stream:
         finally:
             service.used = time.monotonic()
             service.metrics.ended(self._do, service.used - started, kind)
+            if service.on_ended is not None:
+                service.on_ended(kind, first)
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
