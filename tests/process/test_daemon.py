@@ -43,9 +43,16 @@ def environment(sample_home: Path, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def daemon(environment: dict[str, str]) -> Iterator[Daemon]:
+def own_daemon(environment: dict[str, str]) -> Iterator[Daemon]:
+    """For tests that look at its start, or at its files."""
     with Daemon(environment=environment) as running:
         yield running
+
+
+@pytest.fixture
+def daemon(shared_daemon: Daemon) -> Daemon:
+    """For tests that leave it as it was."""
+    return shared_daemon
 
 
 def configure(environment: dict[str, str], **server: Any) -> None:
@@ -69,13 +76,13 @@ def events_named(daemon: Daemon, name: str) -> list[dict[str, Any]]:
     return [line for line in daemon.log if line.get("event") == name]
 
 
-def test_from_a_question_to_its_citation(daemon: Daemon) -> None:
-    assert status_bytes("VmRSS", daemon.pid) < IDLE_RSS_BYTES
-    assert len(tree(daemon.pid)) == 1  # no model, no box, before somebody asks
-    reply = chat(daemon, "How long is the warranty of the gateway?")
+def test_from_a_question_to_its_citation(own_daemon: Daemon) -> None:
+    assert status_bytes("VmRSS", own_daemon.pid) < IDLE_RSS_BYTES
+    assert len(tree(own_daemon.pid)) == 1  # no model, no box, before somebody asks
+    reply = chat(own_daemon, "How long is the warranty of the gateway?")
     message = reply["choices"][0]["message"]
     first = message["annotations"][0]
-    source = daemon.call("GET", f"/v1/source?document={first['document']}")
+    source = own_daemon.call("GET", f"/v1/source?document={first['document']}")
     assert source["text"][first["start"] : first["end"]] == first["text"]
     at = first["url_citation"]
     assert message["content"][at["start_index"] : at["end_index"]] == "[1]"
@@ -160,7 +167,7 @@ def test_a_client_that_goes_away_frees_its_slot(daemon: Daemon) -> None:
 
 def test_a_slow_reader_keeps_nobody_waiting(daemon: Daemon) -> None:
     chat(daemon, "Hi", "edge", max_tokens=1)
-    slow = daemon.stream({"model": "edge", "max_tokens": 300, "temperature": 1.0, "seed": 1, "messages": STORY})
+    slow = daemon.stream({"model": "edge", "max_tokens": 100, "temperature": 1.0, "seed": 1, "messages": STORY})
     next(slow)  # and reads no further
     started = time.monotonic()
     assert chat(daemon, "Hi", "edge", max_tokens=2)["usage"]["completion_tokens"] == 2
@@ -171,7 +178,7 @@ def test_a_slow_reader_keeps_nobody_waiting(daemon: Daemon) -> None:
 def test_no_request_waits_for_the_whole_answer_of_another(daemon: Daemon) -> None:
     chat(daemon, "Hi", "edge", max_tokens=1)
     asked = {"model": "edge", "temperature": 1.0, "seed": 1, "messages": STORY}
-    long = daemon.stream({**asked, "max_tokens": 300})
+    long = daemon.stream({**asked, "max_tokens": 120})
     next(long)
     assert chat(daemon, "Hi", "edge", max_tokens=2)["usage"]["completion_tokens"] == 2
     assert daemon.call("GET", "/v1/status")["running"] == 1  # the long one goes on
@@ -307,7 +314,7 @@ def test_the_model_s_memory_goes_back_when_nobody_asks(environment: dict[str, st
         assert chat(daemon, QUESTION)["choices"][0]["message"]["annotations"]
 
 
-def test_two_daemons_on_one_index(daemon: Daemon, environment: dict[str, str]) -> None:
+def test_two_daemons_on_one_index(own_daemon: Daemon, environment: dict[str, str]) -> None:
     call = [sys.executable, "-m", "edge", "serve", "--listen", "127.0.0.1:0"]
     second = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode == 1
@@ -336,28 +343,28 @@ def test_a_start_that_cannot_be_is_told(
     assert "Traceback" not in done.stderr
 
 
-def test_an_index_that_is_deleted_or_damaged_while_it_runs(daemon: Daemon, environment: dict[str, str]) -> None:
+def test_an_index_that_is_deleted_or_damaged_while_it_runs(own_daemon: Daemon, environment: dict[str, str]) -> None:
     index = Path(environment["EDGE_HOME"]) / "index.db"
     kept = index.read_bytes()
-    assert chat(daemon, QUESTION)["choices"][0]["message"]["annotations"]
+    assert chat(own_daemon, QUESTION)["choices"][0]["message"]["annotations"]
     index.write_bytes(b"nonsense" * 4096)
     for file in index.parent.glob("index.db-*"):
         file.unlink()
     statuses = set()
     for _ in range(3):
         try:
-            chat(daemon, QUESTION)
+            chat(own_daemon, QUESTION)
             statuses.add(200)
         except Reply as reply:
             statuses.add(reply.status)
             assert reply.status == 503
     assert 503 in statuses
-    assert chat(daemon, "Hi", "edge", max_tokens=1)["usage"]["completion_tokens"] == 1  # the model needs no index
+    assert chat(own_daemon, "Hi", "edge", max_tokens=1)["usage"]["completion_tokens"] == 1  # the model needs no index
     index.unlink()
-    assert daemon_ready(daemon) is False
+    assert daemon_ready(own_daemon) is False
     index.write_bytes(kept)
-    eventually(lambda: daemon_ready(daemon))
-    assert chat(daemon, QUESTION)["choices"][0]["message"]["annotations"]
+    eventually(lambda: daemon_ready(own_daemon))
+    assert chat(own_daemon, QUESTION)["choices"][0]["message"]["annotations"]
 
 
 def daemon_ready(daemon: Daemon) -> bool:
@@ -368,11 +375,11 @@ def daemon_ready(daemon: Daemon) -> bool:
         return False
 
 
-def test_an_index_that_somebody_else_writes_to(daemon: Daemon, environment: dict[str, str]) -> None:
+def test_an_index_that_somebody_else_writes_to(own_daemon: Daemon, environment: dict[str, str]) -> None:
     writer = sqlite3.connect(Path(environment["EDGE_HOME"]) / "index.db")
     try:
         writer.execute("BEGIN IMMEDIATE")
-        assert chat(daemon, QUESTION)["choices"][0]["message"]["annotations"]  # readers do not wait for a writer
+        assert chat(own_daemon, QUESTION)["choices"][0]["message"]["annotations"]  # readers do not wait for a writer
     finally:
         writer.close()
 
