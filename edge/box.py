@@ -46,9 +46,12 @@ def read_config(path: Path | None) -> EdgeConfig:
 
 
 def default_bundle() -> Path:
-    """The bundle that was installed last (`edge deploy install`), else the folder `bundle`, in the home folder."""
+    """The bundle that was installed last (`edge deploy install`), else the folder `bundle`, in the home folder.
+
+    The link is followed once: what was opened stays one bundle when the link is switched meanwhile.
+    """
     current = home() / "current"
-    return current if current.exists() else home() / "bundle"
+    return current.resolve() if os.path.lexists(current) else home() / "bundle"
 
 
 class Box(Admission):

@@ -135,7 +135,7 @@ def load(path: Path) -> Bundle:
     :raises BundleError: something does not hold; names the file and says what to do.
     """
     text, digest = _read_manifest(path)
-    manifest = _parse(text, str(path / MANIFEST))
+    manifest = parse_manifest(text, str(path / MANIFEST))
     _check_paths(manifest, str(path / MANIFEST))
     for name, entry in manifest.files.items():
         size = bundle_files.size(path, name)
@@ -174,6 +174,31 @@ def chat_template(bundle: Bundle) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: cannot be read: {error}. {AGAIN}") from None
+
+
+def parse_manifest(text: str, name: str) -> Manifest:
+    """The manifest, from its text; `name` stands for it in errors. No file is looked at.
+
+    Its schema comes first, because a newer one may have keys that are unknown here.
+
+    :raises BundleError: it is no manifest, or of a newer schema.
+    """
+    try:
+        plain = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise BundleError(f"{name}: not YAML: {' '.join(str(error).split())}. {AGAIN}") from None
+    schema = plain.get("schema") if isinstance(plain, dict) else None
+    if type(schema) is not int or schema < 1:
+        raise BundleError(f"{name}: it has no schema number, so it is not the manifest of a bundle. {AGAIN}")
+    if schema > SCHEMA:
+        raise BundleError(
+            f"{name}: written in the newer schema {schema}; this program reads up to schema {SCHEMA}. "
+            "Update edge-slm here, or build the bundle with the version that is installed here"
+        )
+    try:
+        return parse(Manifest, text, name)
+    except ConfigError as error:
+        raise BundleError(f"{error}. {AGAIN}") from None
 
 
 def seal(manifest: Manifest) -> Seal:
@@ -232,26 +257,6 @@ def _read_manifest(path: Path) -> tuple[str, str]:
         return data.decode("utf-8"), digest
     except UnicodeDecodeError:
         raise BundleError(f"{path / MANIFEST}: not UTF-8 text. {AGAIN}") from None
-
-
-def _parse(text: str, name: str) -> Manifest:
-    """The manifest; its schema is looked at first, because a newer one may have keys that are unknown here."""
-    try:
-        plain = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise BundleError(f"{name}: not YAML: {' '.join(str(error).split())}. {AGAIN}") from None
-    schema = plain.get("schema") if isinstance(plain, dict) else None
-    if type(schema) is not int or schema < 1:
-        raise BundleError(f"{name}: it has no schema number, so it is not the manifest of a bundle. {AGAIN}")
-    if schema > SCHEMA:
-        raise BundleError(
-            f"{name}: written in the newer schema {schema}; this program reads up to schema {SCHEMA}. "
-            "Update edge-slm here, or build the bundle with the version that is installed here"
-        )
-    try:
-        return parse(Manifest, text, name)
-    except ConfigError as error:
-        raise BundleError(f"{error}. {AGAIN}") from None
 
 
 def _check_paths(manifest: Manifest, name: str) -> None:

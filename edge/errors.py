@@ -18,6 +18,9 @@ EdgeError                     base: exit code 1
 ├── BudgetExceeded            the memory budget does not hold what is to be loaded; says what would fit
 ├── EngineError               the model cannot be loaded or fails while generating
 ├── KeysError                 the file of API keys is damaged, or others may write it: nobody is let in
+├── DeployError               an installation is refused or failed; the box serves what it served before
+│   ├── ArchiveError          an archive of a bundle is damaged, malformed, too large or of a newer schema
+│   └── TrustError            it is unsigned, signed by nobody trusted, expired, or older than what was installed
 ├── SourceError               a base model cannot be fetched, or its hash is wrong
 │   └── OfflineError          it would need the network, which EDGE_OFFLINE=1 forbids or which does not answer
 ├── ResultError               a benchmark's result file is missing, damaged, or of another schema
@@ -101,6 +104,18 @@ class EngineError(EdgeError):
 
 
 class KeysError(EdgeError):
+    pass
+
+
+class DeployError(EdgeError):
+    pass
+
+
+class ArchiveError(DeployError):
+    pass
+
+
+class TrustError(DeployError):
     pass
 
 

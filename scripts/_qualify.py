@@ -43,16 +43,25 @@ def answers(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def ingest(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    yield _killed(arguments, "test_ingest_kill.py")
+
+
+def deploy(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    yield _killed(arguments, "test_install.py", "-k", "killed")
+
+
+def _killed(arguments: argparse.Namespace, test: str, *more: str) -> dict[str, Any]:
+    """A test that kills processes, with more points than among the other tests."""
     with tempfile.TemporaryDirectory() as folder:
         said = Path(folder) / "killed.json"
         variables = {"EDGE_KILL_POINTS": str(arguments.points), "EDGE_KILL_SEED": str(arguments.seed)}
         started = time.monotonic()
-        call = [sys.executable, "-m", "pytest", "-q", "-s", "tests/process/test_ingest_kill.py"]
+        call = [sys.executable, "-m", "pytest", "-q", "-s", f"tests/process/{test}", *more]
         variables["EDGE_KILL_REPORT"] = str(said)
         done = subprocess.run(call, cwd=ROOT, env={**os.environ, **variables}, stdout=sys.stderr, check=False)
         seconds = round(time.monotonic() - started, 1)
         killed = json.loads(said.read_text(encoding="utf-8")) if said.exists() else {}
-    yield {"points": arguments.points, "passed": done.returncode == 0, "seconds": seconds, **killed}
+    return {"points": arguments.points, "passed": done.returncode == 0, "seconds": seconds, **killed}
 
 
 def daemon(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -88,7 +97,7 @@ def unused(folder: Path, stem: str) -> Path:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    runs = {"retrieval": retrieval, "answers": answers, "ingest": ingest, "daemon": daemon}
+    runs = {"retrieval": retrieval, "answers": answers, "ingest": ingest, "daemon": daemon, "deploy": deploy}
     parser.add_argument("name", choices=runs)
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--seed", type=int, default=0)
@@ -98,7 +107,7 @@ def main() -> int:
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks", help="folder of the result")
     arguments = parser.parse_args()
-    if arguments.name not in ("ingest", "daemon") and not arguments.files:
+    if arguments.name not in ("ingest", "daemon", "deploy") and not arguments.files:
         parser.error(f"{arguments.name} needs at least one SQuAD file")
     made_on = environment()  # before the runs, so that the file itself is not what makes the checkout dirty
     out = unused(arguments.out, f"{made_on['date']}-{arguments.name}")

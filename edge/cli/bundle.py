@@ -1,16 +1,23 @@
-"""`edge bundle`: what a bundle is, whether it is whole, and its copy for this CPU."""
+"""`edge bundle`: what a bundle is, whether it is whole, its copy for this CPU, and its archive."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
 from edge.box import Box
+from edge.cli import archive
 from edge.cli.common import human_bytes, json_option, print_json, with_box
 
 
 @click.group()
 def bundle() -> None:
-    """Show, verify or prepare the bundle."""
+    """Show, verify or prepare the bundle; pack it into one file, sign and compare such files."""
+
+
+for _command in (archive.pack, archive.unpack, archive.sign, archive.keygen, archive.diff):
+    bundle.add_command(_command)
 
 
 @bundle.command()
@@ -29,10 +36,19 @@ def show(box: Box, as_json: bool) -> int:
 
 
 @bundle.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--trusted", type=click.Path(path_type=Path),
+              help="Trust file, for an archive.  [default: trust.yaml in the home folder]")  # fmt: skip
+@click.option("--allow-unsigned", is_flag=True, help="An archive that is whole will do, whoever made it.")
 @json_option
 @with_box
-def verify(box: Box, as_json: bool) -> int:
-    """Read every byte of the bundle and compare it with the manifest; of its prepared copy too, where there is one."""
+def verify(box: Box, file: Path | None, trusted: Path | None, allow_unsigned: bool, as_json: bool) -> int:
+    """Read every byte of the bundle and compare it with the manifest; of its prepared copy too, where there is one.
+
+    With FILE, an archive: its every byte, and whether somebody trusted signed it.
+    """
+    if file is not None:
+        return archive.verify_archive(file, trusted, allow_unsigned, as_json)
     from edge.bundle import verify
     from edge.engine import prepared
     from edge.files import cache

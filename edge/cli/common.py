@@ -31,7 +31,7 @@ def with_box(command: Callable[Concatenate[Box, P], R]) -> Callable[P, R]:
     `--memory-budget` is the box's too, where `memory_budget_option` stands above.
     """
 
-    @click.option("--bundle", type=_PATH, help="Folder of the bundle.  [default: bundle in the home folder]")
+    @click.option("--bundle", type=_PATH, help="Folder of the bundle.  [default: current or bundle in the home folder]")
     @click.option("--index", type=_PATH, help="File of the index.  [default: index.db in the home folder]")
     @click.option("--config", type=_PATH, help="Configuration (YAML).  [default: config.yaml in the home folder]")
     @functools.wraps(command)

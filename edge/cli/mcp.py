@@ -20,9 +20,7 @@ _KEY = "EDGE_API_KEY"
 
 @click.command()
 @click.option("--http", metavar="HOST:PORT", help="Serve over HTTP at /mcp of a loopback address.  [default: stdio]")
-@click.option(
-    "--url", help=f"Ask the daemon there, such as http://127.0.0.1:8642; {_KEY} holds its key, if any."
-)
+@click.option("--url", help=f"Ask the daemon there, such as http://127.0.0.1:8642; {_KEY} holds its key, if any.")
 @click.option("--bundle", type=_PATH, help="Folder of the bundle.  [default: bundle in the home folder]")
 @click.option("--index", type=_PATH, help="File of the index.  [default: index.db in the home folder]")
 @click.option("--config", type=_PATH, help="Configuration (YAML).  [default: config.yaml in the home folder]")
