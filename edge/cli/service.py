@@ -138,7 +138,9 @@ def _settings(bundle: Path | None, index: Path | None, listen: str | None, memor
         except ValueError as error:
             raise UsageError(f"--memory-max: {error}") from None
     else:
-        with Box(bundle or STATE_FOLDER / "bundle", index or STATE_FOLDER / "index.db", config) as box:
+        current = STATE_FOLDER / "current"
+        served = current if current.exists() else STATE_FOLDER / "bundle"
+        with Box(bundle or served, index or STATE_FOLDER / "index.db", config) as box:
             size, source = limits.memory_max(box)
     outside = index is not None and not index.absolute().is_relative_to(STATE_FOLDER)
     return Settings(

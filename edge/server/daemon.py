@@ -216,10 +216,10 @@ class Daemon:
             self._going_back = asyncio.create_task(self._go_back(self._service.bundle.digest, reason))
 
     async def _go_back(self, bad: str, reason: str) -> None:
-        """Have the release before serve again, where the bundle is one that was installed."""
+        """Have the release before serve again, where the bundle is one that was installed, and is still the last."""
         from edge.deploy.releases import rollback
 
-        if self._options.bundle is not None:
+        if self._options.bundle is not None or not self._is_current(bad):
             self._journal.event("bad_bundle", bundle=bad, reason=reason)
             return
         try:
@@ -230,6 +230,13 @@ class Daemon:
         self._journal.event("rolled_back", bundle=bad, reason=reason, to=target)
         self._journal.audit("rolled_back", bundle=bad, reason=reason, to=target)
         self._reload.set()
+
+    def _is_current(self, digest: str) -> bool:
+        """Whether a bundle is still what the box is to serve; one that cannot even be read is."""
+        try:
+            return self._current_bundle().digest == digest
+        except EdgeError:
+            return True
 
     def _current_bundle(self) -> bundles.Bundle:
         """Where the link `current` points now: it may be switched while this daemon goes on with what it has."""

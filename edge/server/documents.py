@@ -13,11 +13,11 @@ import asyncio
 import hashlib
 import json
 import os
-import re
 import shutil
 import sys
 import tempfile
 import time
+import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,7 +31,9 @@ from edge.ingest.formats import TYPES
 from edge.server.backend import BoxSettings
 
 Status = Literal["queued", "indexing", "ready", "failed", "deleting"]
-_NAME = re.compile(r"[\w][\w .,()+-]{0,150}", re.ASCII)
+_SIGNS = " _.,()+-'&"  # in a name, beside letters and digits of any language
+_NAME_CHARS = 150
+_NAME_BYTES = 240  # of UTF-8; a file system takes 255, and a record's name is longer by its ending
 _BATCH = 32  # documents that one run of the indexer takes
 _RETRY_SEC = 15.0
 _AGAIN = ("StoreBusy", "StoreFull", "BudgetExceeded")
@@ -87,7 +89,7 @@ class Documents:
         :raises DocumentTooLarge: it is more than `server.max_upload_bytes`.
         :raises StoreFull: the disk is.
         """
-        checked_name(name)
+        name = checked_name(name)
         if Path(name).suffix.lower() not in TYPES:
             raise UnsupportedDocument(f"{name}: no reader for this kind of file; there are {', '.join(TYPES)}")
         try:
@@ -250,13 +252,16 @@ class Documents:
 
 
 def checked_name(name: str) -> str:
-    """A document's name: no path, nothing hidden.
+    """A document's name in the one spelling that is kept (NFC): no path, nothing hidden.
 
     :raises UsageError: it is none.
     """
-    if not _NAME.fullmatch(name) or name.endswith((".", " ")):
+    name = unicodedata.normalize("NFC", name)
+    is_plain = all(unicodedata.category(one)[0] in "LMN" or one in _SIGNS for one in name)
+    fits = 0 < len(name) <= _NAME_CHARS and len(name.encode("utf-8", "replace")) <= _NAME_BYTES
+    if not is_plain or not fits or not name[0].isalnum() or name.endswith((".", " ")):
         raise UsageError(
-            f"{name[:80]!r} is no name for a document: up to 150 letters, digits, spaces and _ . , ( ) + -, such as "
-            "'user manual.pdf'; no folders"
+            f"{name[:80]!r} is no name for a document: up to {_NAME_CHARS} letters, digits, spaces and "
+            "_ . , ( ) + - ' &, such as 'user manual.pdf'; no folders"
         )
     return name

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -157,7 +158,7 @@ def citations_of(result: dict[str, Any]) -> list[dict[str, Any]]:
         mark = f"[{citation['marker']}]"
         at = result["marked"].find(mark)
         start, end = (at, at + len(mark)) if at >= 0 else (0, len(result["marked"]))
-        cited = {"title": citation["title"] or citation["name"], "url": f"/#document={citation['document']}"}
+        cited = {"title": citation["title"] or citation["name"], "url": f"/#document={quote(citation['document'])}"}
         found.append(
             {"type": "url_citation", "url_citation": cited | {"start_index": start, "end_index": end}}
             | {key: citation[key] for key in _CITED}

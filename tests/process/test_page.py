@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -189,28 +190,28 @@ def test_a_document_goes_in_is_cited_as_text_and_goes_out(visit: Visit, daemon: 
     visit.view("Documents")
     expect(page.get_by_text("Nothing has been added yet.")).to_be_visible(timeout=SLOW_MS)
     page.locator("#files").set_input_files([{"name": "Fyret på Skarv.md", "mimeType": "text/plain", "buffer": HOSTILE}])
-    row = page.get_by_role("listitem").filter(has_text="Fyret pa Skarv.md")
+    row = page.get_by_role("listitem").filter(has_text="Fyret på Skarv.md")
     expect(row).to_contain_text("Ready", timeout=SLOW_MS)
     page.screenshot(path=pictures / "documents.png")
     visit.view("Ask")
     answer = visit.ask("How often is the lamp of Skarv lighthouse cleaned?")
-    answer.get_by_role("button", name=re.compile("^Source .*Fyret pa Skarv.md")).first.click()
+    answer.get_by_role("button", name=re.compile("^Source .*Fyret på Skarv.md")).first.click()
     shown = page.locator("#source-text")
     expect(shown.locator("mark")).to_contain_text("17 days", timeout=SLOW_MS)
     assert '<img src=x onerror="window.hacked=1;alert(1)">' in shown.inner_text()
     expect(page.locator("#source-note")).to_be_hidden()  # its offsets hold, though a character before takes two units
     cited = page.locator("mark").text_content()
     first = daemon.call("POST", "/v1/search", {"query": "lamp of Skarv lighthouse"})["data"][0]
-    source = daemon.call("GET", f"/v1/source?document={first['document'].replace(' ', '%20')}")["text"]
+    source = daemon.call("GET", f"/v1/source?document={quote(first['document'])}")["text"]
     start, end = re.findall(r"\d+", page.locator("#source-where").inner_text().split("characters")[1])
     assert cited == source[int(start) : int(end)]
     assert page.evaluate("window.hacked") is None
     assert page.locator("#app img[onerror], #source img, #source script, .answer script, .answer img").count() == 0
     visit.view("Documents")
-    row.get_by_role("button", name="Remove Fyret pa Skarv.md").click()
+    row.get_by_role("button", name="Remove Fyret på Skarv.md").click()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
-    row.get_by_role("button", name="Remove Fyret pa Skarv.md").click()
+    row.get_by_role("button", name="Remove Fyret på Skarv.md").click()
     page.get_by_role("dialog").get_by_role("button", name="Remove").click()
     expect(page.get_by_text("Nothing has been added yet.")).to_be_visible(timeout=SLOW_MS)
     assert daemon.call("GET", "/v1/index/documents")["data"] == []

@@ -37,11 +37,9 @@ export function shown(is) {
   if (is) refresh(true);
 }
 
-/** A name as the daemon takes it: plain letters, no folders. */
+/** A name as the daemon takes it: letters and digits of any language, no folders. */
 export function plainName(name) {
-  const known = { ß: "ss", æ: "ae", Æ: "Ae", ø: "o", Ø: "O", đ: "d", ł: "l", Ł: "L" };
-  const plain = name.replace(/[ßæÆøØđłŁ]/g, (letter) => known[letter]).normalize("NFKD").replace(/\p{M}/gu, "");
-  return plain.replace(/[^\w .,()+-]/g, "_").replace(/^\W+/, "").slice(-150);
+  return name.normalize("NFC").replace(/[^\p{L}\p{M}\p{N} _.,()+'&-]/gu, "_").replace(/^[^\p{L}\p{N}]+/u, "").slice(-150);
 }
 
 async function send(files) {

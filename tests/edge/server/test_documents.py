@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import unicodedata
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,10 @@ def test_namespaces_do_not_meet(tmp_path: Path) -> None:
         "a\n.md",
         "a.md ",
         "a" * 200,
+        "手" * 90,
+        "a\u202eb.md",
+        "a#b.md",
+        "\ud800.md",
     ],
 )
 def test_a_path_is_no_name(tmp_path: Path, name: str) -> None:
@@ -74,10 +79,22 @@ def test_a_path_is_no_name(tmp_path: Path, name: str) -> None:
     assert not list((tmp_path / "documents").iterdir())
 
 
+@pytest.mark.parametrize(
+    "name", ["Håndbok for måleren.md", "Prüfprotokoll (2).md", "手册.md", "नियम.md", "Anna's & co.md"]
+)
+def test_names_of_any_language(tmp_path: Path, name: str) -> None:
+    there = documents(tmp_path)
+    put(there, unicodedata.normalize("NFD", name), b"text")  # as some systems spell it
+    record = there.get("default", name)
+    assert record is not None
+    assert record.name == name
+    assert there.path(record).read_bytes() == b"text"
+
+
 @given(st.text(max_size=40))
 def test_a_checked_name_never_leaves_its_folder(name: str) -> None:
     try:
-        checked_name(name)
+        name = checked_name(name)
     except UsageError:
         return
     assert (Path("/state/documents/x") / name).parent == Path("/state/documents/x")
