@@ -1,7 +1,7 @@
 """Retrieval in a process of its own, for where memory is short: all that it took goes back before the model needs it.
 
-Run as `python -m edge.aside` by `retrieve_aside`, which is the other side of its pipes: one pickled request on stdin,
-one pickled answer on stdout, between two processes of this package and this user.
+Run as `python -m edge.aside` by `run_aside`, which is the other side of its pipes: one pickled request on stdin, one
+pickled answer on stdout, between two processes of this package and this user.
 """
 
 from __future__ import annotations
@@ -10,41 +10,43 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
 from edge.config import EdgeConfig
 from edge.errors import EdgeError, EngineError
 from edge.process import die_with
 
-if TYPE_CHECKING:
-    from edge.store.filters import Filter
-    from edge.types import Hit
-
 _TIMEOUT_SEC = 300.0
+_ONE = threading.Lock()  # the memory budget holds one such process
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Everything that `edge.box.Box.retrieve` works with."""
+    """A call of a method of `edge.box.Box`, and everything that it works with."""
 
     parent: int  # process id
     bundle: Path
     index: Path
     config: EdgeConfig
-    question: str
-    where: Filter | None
-    top_k: int | None
+    call: Literal["retrieve", "embed"]
+    arguments: Mapping[str, Any]
 
 
-def retrieve_aside(request: Request) -> Sequence[Hit]:
-    """The hits for a question, found in a process that has ended when this returns.
+def run_aside(request: Request) -> Any:
+    """What the method returns, in a process that has ended when this returns. One runs at a time.
 
-    :raises EdgeError: what retrieval raises there.
+    :raises EdgeError: what the method raises there.
     :raises EngineError: the process ended before it answered.
     """
+    with _ONE:
+        return _run(request)
+
+
+def _run(request: Request) -> Any:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "edge.aside"],
@@ -59,7 +61,7 @@ def retrieve_aside(request: Request) -> Sequence[Hit]:
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise EngineError(f"the process that searches the documents ended: {said[-1] if said else done.returncode}")
-    answer: Sequence[Hit] | EdgeError = pickle.loads(done.stdout)
+    answer = pickle.loads(done.stdout)
     if isinstance(answer, EdgeError):
         raise answer
     return answer
@@ -73,10 +75,10 @@ def main() -> None:
     die_with(request.parent)
     from edge.box import Box
 
-    answer: Sequence[Hit] | EdgeError
+    answer: Any
     try:
         with Box(request.bundle, request.index, request.config) as box:
-            answer = box.retrieve(request.question, request.where, request.top_k)
+            answer = getattr(box, request.call)(**request.arguments)
     except EdgeError as error:
         answer = error
     with answers:

@@ -9,19 +9,23 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from edge import bundle as bundles
 from edge.admission import Admission
 from edge.config import EdgeConfig, EngineConfig, load
+from edge.errors import PromptTooLong
 from edge.files import home
 from edge.machine import cores
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from edge.answer import Answer
     from edge.budget import Plan
     from edge.embed import OnnxEmbedder
@@ -190,10 +194,8 @@ class Box(Admission):
         :raises EdgeError: see `edge.retrieve.retrieve` and `open_store`.
         """
         if self._plan is not None and self._plan.aside:
-            from edge.aside import Request, retrieve_aside
-
-            paths = (self.bundle_path.absolute(), self.index_path.absolute())
-            return list(retrieve_aside(Request(os.getpid(), *paths, self.config, question, where, top_k)))
+            hits: list[Hit] = self._aside("retrieve", question=question, where=where, top_k=top_k)
+            return hits
         from edge.retrieve import retrieve
         from edge.store.filters import Filter
 
@@ -202,6 +204,30 @@ class Box(Admission):
             config = dataclasses.replace(config, top_k=top_k)
         with self.lock:
             return retrieve(question, self.store, self.embedder, config, where or Filter())
+
+    def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[int]]:
+        """Vectors of texts, (texts, dimension) of unit length, and the tokens of each; aside as in `retrieve`.
+
+        :raises PromptTooLong: a text has more tokens than the embedder reads.
+        """
+        if self._plan is not None and self._plan.aside:
+            found: tuple[NDArray[np.float32], list[int]] = self._aside("embed", texts=texts)
+            return found
+        with self.lock:
+            counts = [self.embedder.count_tokens(text) for text in texts]
+            most = self.bundle.manifest.embedder.max_tokens
+            for place, count in enumerate(counts):
+                if count > most:
+                    raise PromptTooLong(
+                        f"input {place} has {count} tokens and the embedder reads {most}: shorten it by {count - most}"
+                    )
+            return self.embedder.embed_documents(texts), counts
+
+    def _aside(self, call: Literal["retrieve", "embed"], **arguments: Any) -> Any:
+        from edge.aside import Request, run_aside
+
+        paths = (self.bundle_path.absolute(), self.index_path.absolute())
+        return run_aside(Request(os.getpid(), *paths, self.config, call, arguments))
 
     def answers(self, adapter: str | None) -> Literal["free", "marked"]:
         """What the model writes with an adapter of the bundle, or without one: see `edge.bundle.ModelSection.answers`.

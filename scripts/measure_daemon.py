@@ -143,7 +143,7 @@ def _client(daemon: Daemon, until: float, rng: random.Random, statuses: Counter[
             statuses["200" if ended else f"broken: {str(last)[:120]}"] += 1
             tokens["completion"] += last["usage"]["completion_tokens"] if ended else 0
         except Reply as reply:
-            statuses[str(reply.status)] += 1
+            statuses[str(reply.status) if reply.status == 429 else f"{reply.status}: {str(reply)[:300]}"] += 1
             if reply.status == 429:
                 time.sleep(min(2.0, float(reply.headers.get("retry-after", "1"))))
         except OSError as error:

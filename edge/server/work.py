@@ -187,18 +187,9 @@ class Work:
 
     def _embed(self, request: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Vectors as little-endian float32 in base64, and the tokens that they took."""
-        box, texts = self._box, request["texts"]
-        with box.lock:
-            box.admit()
-            embedder = box.embedder
-            counts = [embedder.count_tokens(text) for text in texts]
-            most = box.bundle.manifest.embedder.max_tokens
-            for place, count in enumerate(counts):
-                if count > most:
-                    raise PromptTooLong(
-                        f"input {place} has {count} tokens and the embedder reads {most}: shorten it by {count - most}"
-                    )
-            vectors = embedder.embed_documents(texts)
+        with self._box.lock:
+            self._box.admit()
+        vectors, counts = self._box.embed(request["texts"])
         rows = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
         return {"vectors": rows, "tokens": sum(counts)}
 

@@ -143,11 +143,11 @@ def test_retrieval_aside_is_asked_of_another_process(bundle: Path, monkeypatch: 
 
     allow(monkeypatch, 330)
     asked: list[aside.Request] = []
-    monkeypatch.setattr(aside, "retrieve_aside", lambda request: asked.append(request) or [])
+    monkeypatch.setattr(aside, "run_aside", lambda request: asked.append(request) or [])
     box = box_of(bundle, prepare=True)
     assert box.admit().aside
     assert box.retrieve("Which tool?") == []
-    assert (asked[0].question, asked[0].bundle) == ("Which tool?", bundle)
+    assert (asked[0].call, asked[0].arguments["question"], asked[0].bundle) == ("retrieve", "Which tool?", bundle)
     assert "embedder" not in box.__dict__
 
 

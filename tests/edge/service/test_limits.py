@@ -41,7 +41,7 @@ def test_it_holds_the_plan_with_an_ingest_and_room(box: Box) -> None:
     assert (plan.use.context_tokens, plan.refusals, plan.aside) == (2048, (), False)
     assert 64 * MIB <= size - plan.bytes <= 200 * MIB
     assert size % MIB == 0
-    assert f"{size / MIB:.1f} MiB: fake with a context of 2048 tokens, 1 at a time, and an ingest beside it" in source
+    assert f"{size / MIB:.1f} MiB: fake with a context of 2048 tokens, 4 at a time, and an ingest beside it" in source
 
 
 def test_two_at_a_time_get_more(box: Box) -> None:
