@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +23,6 @@ from _environment import environment
 
 from edge.config import to_plain
 from edge.files import write_atomic
-from edge.machine import cores, rss_peak_bytes
 from optimize import child, measure, pipeline
 from optimize.olive_runner import TOOLS
 from optimize.recipe import DEFAULT, ModelRecipe, load_recipe
@@ -55,11 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "docs" / "benchmarks")
     parser.add_argument("--only", nargs="*", choices=CANDIDATES, default=list(CANDIDATES))
-    parser.add_argument("--speed", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.speed:
-        print(json.dumps(speed(given.speed)))
-        return
     child.quiet()
     made_on = environment() | {"tools": tools(*TOOLS)}  # before the runs: the file itself makes the checkout dirty
     build = pipeline.Build(load_recipe(DEFAULT), lambda stage, state: print(f"  {stage}: {state}", file=sys.stderr))
@@ -94,40 +88,20 @@ def timed(folders: dict[str, Path]) -> dict[str, dict[str, float]]:
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in folders}
     for _ in range(ROUNDS):
         for name, folder in folders.items():
-            command = [sys.executable, __file__, "--speed", str(folder)]
-            runs[name].append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+            with tempfile.TemporaryDirectory() as scratch:
+                runs[name].append(_speed(folder, Path(scratch)))
     return {
         name: {key: round(statistics.median(run[key] for run in several), 1) for key in several[0]}
         for name, several in runs.items()
     }
 
 
-def speed(folder: Path) -> dict[str, float]:
-    """Prefill and decode rate of one load, tokens per second, and the highest resident set, bytes."""
-    child.quiet()
-    import onnxruntime_genai as og
-
-    config = og.Config(str(folder))
-    config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": min(2, cores())}}}}))
-    model = og.Model(config)
-    prompt = list(range(1000, 1000 + PROMPT_TOKENS))
-    for _ in range(2):  # the first one warms up
-        params = og.GeneratorParams(model)
-        length = PROMPT_TOKENS + NEW_TOKENS
-        params.set_search_options(max_length=length, min_length=length, do_sample=False)
-        generator = og.Generator(model, params)
-        started = time.perf_counter()
-        generator.append_tokens(prompt)
-        generator.generate_next_token()
-        first = time.perf_counter()
-        for _ in range(NEW_TOKENS - 1):
-            generator.generate_next_token()
-        ended = time.perf_counter()
-    return {
-        "prefill_tok_per_sec": PROMPT_TOKENS / (first - started),
-        "decode_tok_per_sec": (NEW_TOKENS - 1) / (ended - first),
-        "rss_peak_bytes": rss_peak_bytes(),
-    }
+def _speed(folder: Path, scratch: Path) -> dict[str, float]:
+    result = scratch / "speed.json"
+    arguments = [str(folder), str(PROMPT_TOKENS), str(NEW_TOKENS), str(result)]
+    child.run("optimize.search.speed", arguments, "measuring the speed", "compare-speed", scratch)
+    found: dict[str, float] = json.loads(result.read_text())
+    return found
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:

@@ -87,15 +87,7 @@ def _encoded(parent: Path, recipe: FineTuneRecipe, train: Sequence[Sample]) -> t
     """How many steps the recipe takes on all of the data, and the samples that are too long to be trained on."""
     encoder = encode.Encoder(parent)
     encoded, _ = encode.encode_all(train, encoder, recipe.max_tokens)
-    planned = pack.plan(
-        encoded,
-        epochs=recipe.epochs,
-        steps=recipe.steps,
-        accumulation=recipe.accumulation,
-        tokens=recipe.batch_tokens,
-        count=recipe.batch,
-        seed=recipe.seed,
-    )
+    planned = pack.plan(encoded, recipe)
     return len(planned), {sample for sample in train if encoder.encode(sample).tokens > recipe.max_tokens}
 
 

@@ -90,15 +90,7 @@ class _Run:
 
         self.tuned, self.samples, self.held_out, self.work = tuned, samples, held_out, work
         recipe = self.recipe = tuned.recipe
-        self.plan = plan(
-            samples,
-            epochs=recipe.epochs,
-            steps=recipe.steps,
-            accumulation=recipe.accumulation,
-            tokens=recipe.batch_tokens,
-            count=recipe.batch,
-            seed=recipe.seed,
-        )
+        self.plan = plan(samples, recipe)
         self.optimizer = torch.optim.AdamW(
             tuned.parameters(), lr=recipe.learning_rate, betas=BETAS, weight_decay=recipe.weight_decay
         )

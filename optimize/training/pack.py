@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from optimize.finetune_recipe import FineTuneRecipe
 from optimize.training.encode import Encoded
 
 FAMILY_SHARE = 0.5
@@ -123,27 +124,24 @@ def fill(samples: Sequence[Encoded], groups: Sequence[Sequence[int]], tokens: in
     return packs
 
 
-def plan(
-    samples: Sequence[Encoded], *, epochs: float, steps: int, accumulation: int, tokens: int, count: int, seed: int
-) -> list[list[list[int]]]:
+def plan(samples: Sequence[Encoded], recipe: FineTuneRecipe) -> list[list[list[int]]]:
     """What each step reads: its packs, as places in `samples`. A function of its arguments alone.
 
-    :param steps: as many, whatever `epochs` says; 0: as many as the epochs take.
+    `recipe.steps` are as many whatever `recipe.epochs` says; 0: as many as the epochs take.
     """
-    groups = families(samples)
-    drawn = _packs(samples, groups, tokens, count, seed)
+    drawn = _packs(samples, families(samples), recipe.batch_tokens, recipe.batch, recipe.seed)
     packs: list[list[int]] = []
-    if steps:
-        while len(packs) < steps * accumulation:
+    if recipe.steps:
+        while len(packs) < recipe.steps * recipe.accumulation:
             packs += next(drawn)
-        packs = packs[: steps * accumulation]
+        packs = packs[: recipe.steps * recipe.accumulation]
     else:
-        for _ in range(int(epochs)):
+        for _ in range(int(recipe.epochs)):
             packs += next(drawn)
-        if rest := epochs - int(epochs):
+        if rest := recipe.epochs - int(recipe.epochs):
             last = next(drawn)
             packs += last[: math.ceil(rest * len(last))]
-    return [packs[start : start + accumulation] for start in range(0, len(packs), accumulation)]
+    return [packs[start : start + recipe.accumulation] for start in range(0, len(packs), recipe.accumulation)]
 
 
 def _packs(

@@ -133,7 +133,10 @@ def test_plan_is_the_same_each_time_and_another_one_for_each_epoch() -> None:
     samples = [Encoded(str(i), (i, *range(10)), (1, 2)) for i in range(40)]
 
     def planned(epochs: float = 2, steps: int = 0, seed: int = 1) -> list[list[list[int]]]:
-        return plan(samples, epochs=epochs, steps=steps, accumulation=2, tokens=24, count=0, seed=seed)
+        recipe = FineTuneRecipe(
+            DataRecipe(("data.jsonl",)), epochs=epochs, steps=steps, accumulation=2, batch_tokens=24, seed=seed
+        )
+        return plan(samples, recipe)
 
     made = planned()
     assert made == planned()
