@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -21,8 +20,8 @@ from edge.engine.base import Engine, Sampling, Session, Stats
 from edge.errors import PromptTooLong
 from edge.memory import tree_rss_peak_bytes
 from edge.prompt import NO_ANSWER, build, build_closed_book
-from edge.sentences import sentences as sentences_of
-from edge.types import Citation, Dropped, Hit, Prompt, Token
+from edge.reading import Reader, Reading, Tuning
+from edge.types import Citation, Dropped, Hit, Passage, Prompt, Token
 
 ABSTENTION = "The documents do not answer this question."
 
@@ -61,7 +60,7 @@ def answer(
     engine: Engine,
     config: EdgeConfig,
     special_tokens: Sequence[str] = (),
-    marked: bool = False,
+    tuning: Tuning | None = None,
     search_first: bool = False,
     adapter: str | None = None,
     sampling: Sampling | None = None,
@@ -73,7 +72,7 @@ def answer(
     :param retrieve: question to hits, best first.
     :param search_first: start the engine after the search, not beside it: slower, and the two never need room at once.
     :param adapter: one of the bundle's, which the model reads and writes with.
-    :param marked: the model was tuned to cite, and to say where the passages hold no answer.
+    :param tuning: the model was tuned to cite, and to say where the passages hold no answer.
     :param sampling: None is greedy, up to `answer.max_tokens`.
     :param on_start: called with the request to the model, which can be cancelled.
     :param on_token: called with each token as it is generated.
@@ -105,10 +104,18 @@ def answer(
             "no passage fits beside the question: shorten it, raise answer.context_tokens, or lower "
             "ingest.chunk.max_tokens and run `edge index rebuild`"
         )
-    generated, stats = _generate(prompt, engine, config, sampling, adapter, on_start, on_token)
-    if marked and generated.startswith(NO_ANSWER):
-        return _abstention(hits, prompt, prompt.dropped, generated, stats, retrieve_sec)
-    shown = _shown(generated, question, prompt, config, marked)
+    passages = prompt.passages
+    is_tuned = tuning is not None and tuning.covers(passages)
+    reader = Reader(engine, sampling or Sampling(max_tokens=config.answer.max_tokens), adapter, on_start, on_token)
+    if is_tuned:
+        reading = reader.read_closest_first(question, prompt, budget_tokens=budget, special_tokens=special_tokens)
+    else:
+        reading = reader.read(prompt)
+    prompt, generated, stats = reading.prompt, reading.generated, reading.stats
+    if is_tuned and generated.startswith(NO_ANSWER):
+        shown = None
+    else:
+        shown = _shown(reading, question, passages, config, is_tuned)
     if shown is None:
         return _abstention(hits, prompt, prompt.dropped, generated, stats, retrieve_sec)
     text, quoted, sentences = shown
@@ -129,17 +136,17 @@ def answer(
 
 
 def _shown(
-    generated: str, question: str, prompt: Prompt, config: EdgeConfig, marked: bool
+    reading: Reading, question: str, passages: Sequence[Passage], config: EdgeConfig, is_tuned: bool
 ) -> tuple[str, bool, Sequence[Sentence]] | None:
     """What is shown of what the model wrote: its text, cited; where it is not borne out, a quotation, which the second
     value says; None where the passages hold none either."""
-    text, support = generated, config.answer.support
-    if marked:
-        text, sentences = cite_marked(generated, question, prompt.passages, support)
+    text, support = reading.generated, config.answer.support
+    if is_tuned:
+        text, sentences = cite_marked(text, question, reading.prompt.passages, support)
     else:
-        sentences = cite(text, question, prompt.passages, support)
-    evidence = quote(question, prompt.passages)
-    if _is_trusted(sentences, evidence, _trust(config, marked)):
+        sentences = cite(text, question, passages, support)
+    evidence = quote(question, passages)
+    if _is_trusted(sentences, evidence, _trust(config, is_tuned)):
         return text, False, sentences
     if evidence is None:
         return None
@@ -163,8 +170,9 @@ def answer_closed_book(
     """
     budget = _prompt_budget(engine, config)
     prompt = build_closed_book(question, engine, budget_tokens=budget, special_tokens=special_tokens)
-    text, stats = _generate(prompt, engine, config, None, adapter, ignore, on_token)
-    return Answer(text, (), (), False, False, text, (), prompt, (), stats, 0.0, tree_rss_peak_bytes(os.getpid()))
+    found = Reader(engine, Sampling(max_tokens=config.answer.max_tokens), adapter, ignore, on_token).read(prompt)
+    text, peak = found.generated, tree_rss_peak_bytes(os.getpid())
+    return Answer(text, (), (), False, False, text, (), prompt, (), found.stats, 0.0, peak)
 
 
 def _abstention(
@@ -191,9 +199,9 @@ def _abstention(
     )
 
 
-def _trust(config: EdgeConfig, marked: bool) -> Trust:
+def _trust(config: EdgeConfig, is_tuned: bool) -> Trust:
     if config.answer.trust == "auto":
-        return "support" if marked else "agreement"
+        return "support" if is_tuned else "agreement"
     return config.answer.trust
 
 
@@ -218,32 +226,6 @@ def _overlap(one: Citation, other: Citation) -> bool:
 
 def _prompt_budget(engine: Engine, config: EdgeConfig) -> int:
     return min(config.answer.context_tokens, engine.context_tokens) - config.answer.max_tokens
-
-
-def _generate(
-    prompt: Prompt,
-    engine: Engine,
-    config: EdgeConfig,
-    sampling: Sampling | None,
-    adapter: str | None,
-    on_start: Callable[[Session], None],
-    on_token: Callable[[Token], None],
-) -> tuple[str, Stats]:
-    """What the model writes, up to its own end, the limit, or the first sentence that it repeats."""
-    sampling = sampling or Sampling(max_tokens=config.answer.max_tokens)
-    session = engine.start(prompt.token_ids, sampling, adapter=adapter)
-    on_start(session)
-    text, known, repeats = "", 0, False
-    for token in session:
-        text += token.text
-        on_token(token)
-        if token.text.endswith((".", "\n", "?", "!")):
-            written = [" ".join(text[start:end].split()) for start, end in sentences_of(text)]
-            if len(set(written)) < len(written):  # small models go round in circles; what follows is more of the same
-                session.cancel()
-                text, repeats = text[:known], True
-            known = len(text)
-    return text.strip(), dataclasses.replace(session.stats, finish_reason="repetition") if repeats else session.stats
 
 
 def _distinct(sentences: Sequence[Sentence]) -> tuple[Citation, ...]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edge.embed import OnnxEmbedder
     from edge.engine.base import Sampling, Session
     from edge.engine.worker import WorkerEngine
+    from edge.reading import Tuning
     from edge.store.chunks import Store
     from edge.store.filters import Filter
     from edge.types import Hit, Token
@@ -229,17 +230,19 @@ class Box(Admission):
         paths = (self.bundle_path.absolute(), self.index_path.absolute())
         return run_aside(Request(os.getpid(), *paths, self.config, call, arguments))
 
-    def answers(self, adapter: str | None) -> Literal["free", "marked"]:
-        """What the model writes with an adapter of the bundle, or without one: see `edge.bundle.ModelSection.answers`.
+    def tuning(self, adapter: str | None) -> Tuning | None:
+        """What the model was tuned for, with an adapter of the bundle or without one; None: for no answers of ours.
 
         :raises UsageError: there is no such adapter.
         """
         from edge.engine.base import check_adapter
+        from edge.reading import Tuning
 
         model = self.bundle.manifest.model
-        known = {entry.name: entry.answers for entry in model.adapters}
+        known = {entry.name: entry for entry in model.adapters}
         check_adapter(adapter, known)
-        return model.answers if adapter is None else known[adapter]
+        asked = model if adapter is None else known[adapter]
+        return Tuning(asked.languages) if asked.answers == "marked" else None
 
     def ask(
         self,
@@ -263,7 +266,7 @@ class Box(Admission):
         :raises BudgetExceeded: the memory budget does not hold the model with a context of use.
         :raises EdgeError: see `edge.answer`.
         """
-        answers = self.answers(adapter)
+        tuning = self.tuning(adapter)
         with self.lock:
             plan = self.admit(last=last)
             config, engine = self._config_for(plan), self.engine
@@ -284,7 +287,7 @@ class Box(Admission):
             engine=engine,
             config=config,
             special_tokens=special,
-            marked=answers == "marked",
+            tuning=tuning,
             search_first=search_first,
             adapter=adapter,
             sampling=sampling,

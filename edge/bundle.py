@@ -51,6 +51,7 @@ class AdapterEntry:
     rank: int
     base_sha256: str  # of the fp32 weights that it belongs to
     answers: Literal["free", "marked"] = "free"  # what the model writes with it
+    languages: tuple[str, ...] = ()  # ISO 639-1: of the passages that it was tuned to read; empty: any
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class ModelSection:
     stop_tokens: tuple[int, ...]
     special_tokens: tuple[str, ...] = ()  # as written in text; defused where a document or a question holds them
     answers: Literal["free", "marked"] = "free"  # marked: tuned to cite, and to say so where passages hold no answer
+    languages: tuple[str, ...] = ()  # ISO 639-1: of the passages that the tuning covers; empty: any
     adapters: tuple[AdapterEntry, ...] = ()  # one of them, or none, for each request
 
 

@@ -50,7 +50,11 @@ def stage(build: Build, parent: Stage, model: Stage, calibrated: tuple[Stage, St
         "calibrated": [one.digest for one in calibrated or ()],
         "base": recipe.base.id,
         "adapters": {
-            name: {"answers": source.answers, **{file: _sha256(folders[name] / file) for file in merge.READS}}
+            name: {
+                "answers": source.answers,
+                "languages": source.languages,
+                **{file: _sha256(folders[name] / file) for file in merge.READS},
+            }
             for name, source in recipe.adapters.items()
         },
         "tools": tools(*TOOLS),
@@ -108,6 +112,7 @@ def add(
                 "rank": adapter.rank,
                 "base_sha256": digest,
                 "answers": recipes[adapter.name].answers,
+                "languages": list(recipes[adapter.name].languages),
             }
         )
     write_atomic(out / RECORD, json.dumps(entries, indent=2) + "\n")
@@ -122,7 +127,12 @@ def entries(folder: Path, below: str) -> tuple[bundle.AdapterEntry, ...]:
     if not (folder / RECORD).is_file():
         return ()
     found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    return tuple(bundle.AdapterEntry(**{**entry, "path": f"{below}/{entry['path']}"}) for entry in found)
+    return tuple(
+        bundle.AdapterEntry(
+            **{**entry, "path": f"{below}/{entry['path']}", "languages": tuple(entry.get("languages", ()))}
+        )
+        for entry in found
+    )
 
 
 def check_kv_ranges(

@@ -69,6 +69,7 @@ def _model_section(recipe: Recipe, folder: Path) -> bundle.ModelSection:
         stop_tokens=tuple(ends) if isinstance(ends, list) else (ends,),
         special_tokens=_special_tokens(folder),
         answers=recipe.answers,
+        languages=recipe.languages,
         adapters=adapters.entries(folder, "model"),
     )
 

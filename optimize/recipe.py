@@ -103,6 +103,7 @@ class AdapterRecipe(AdapterSource):
     """An adapter that stays separate, to be chosen for a request: see optimize/adapters.py."""
 
     answers: Literal["free", "marked"] = "free"  # what the model writes with it, as `Recipe.answers` without
+    languages: tuple[str, ...] = ()  # as `Recipe.languages`
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ class Recipe:
     embedder: EmbedderRecipe
     gate: GateRecipe
     answers: Literal["free", "marked"] = "free"  # marked: the model is tuned to cite, as optimize/dataset/examples.py
+    languages: tuple[str, ...] = ()  # ISO 639-1: of the passages that the tuning covers; in others it is not trusted
     adapter: AdapterSource | None = None  # an adapter that is ready, to merge
     finetune: FineTuneRecipe | None = None  # an adapter to train, on top of the ready one if there is one
     tuned_gate: TunedGateRecipe | None = field(default_factory=TunedGateRecipe)  # None: a tuned build is not compared

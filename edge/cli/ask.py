@@ -56,7 +56,7 @@ def ask(
     if batch is not None:
         entries = _read_batch(batch)
         if adapter is not None:
-            box.answers(adapter)  # one that is not there is no line's fault
+            box.tuning(adapter)  # one that is not there is no line's fault
         return _ask_all(box, entries, mode, where, explain, adapter)
     return _ask_one(box, question or "", mode, where, explain, as_json, adapter)
 

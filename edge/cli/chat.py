@@ -29,7 +29,7 @@ def chat(box: Box, filters: tuple[str, ...], adapter: str | None, as_json: bool)
 
     where = Filter.parse(filters)
     if adapter is not None:
-        box.answers(adapter)  # says now that there is no such adapter
+        box.tuning(adapter)  # says now that there is no such adapter
     if sys.stdin.isatty():
         click.echo("Ask about the documents; /new forgets what was said, /quit or Ctrl-D ends.", err=True)
     history: list[Turn] = []

@@ -137,7 +137,7 @@ class Work:
         from edge.prompt import defuse
 
         box = self._box
-        box.answers(request.get("adapter"))
+        box.tuning(request.get("adapter"))
         with box.lock:
             plan, engine = box.admit(), box.engine
         if (text := request.get("prompt")) is None:

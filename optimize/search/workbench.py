@@ -131,6 +131,7 @@ class PipelineWorkbench:
             "model": built.stage.digest,
             "embedder": self._embedder.digest,
             "answers": self._recipe.answers,
+            "languages": self._recipe.languages,
             "questions": _digest(examples),
             "passages": _digest(self._passages),
             "config": to_plain(self._config),

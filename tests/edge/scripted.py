@@ -9,12 +9,12 @@ from edge.types import Token
 
 
 class Scripted:
-    """An engine that answers with the given words, a word a token."""
+    """An engine that answers with the given words, a word a token; several replies are given in turn."""
 
     context_tokens = 200
 
-    def __init__(self, reply: str) -> None:
-        self.reply = reply
+    def __init__(self, reply: str, *more: str) -> None:
+        self.replies = (reply, *more)
         self.prompts: list[str] = []
         self.limits: list[int] = []
         self.adapters: list[str | None] = []
@@ -29,7 +29,7 @@ class Scripted:
     def start(self, token_ids: Sequence[int], sampling: Sampling, *, adapter: str | None = None) -> ScriptedSession:
         self.adapters.append(adapter)
         self.limits.append(sampling.max_tokens)
-        return ScriptedSession(self.reply, len(token_ids))
+        return ScriptedSession(self.replies[(len(self.limits) - 1) % len(self.replies)], len(token_ids))
 
     def load(self, *, wait: bool = True) -> None: ...
 

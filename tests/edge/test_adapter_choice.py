@@ -23,6 +23,7 @@ from edge.config import EdgeConfig
 from edge.engine.base import EngineOptions, Sampling
 from edge.engine.worker import WorkerEngine
 from edge.errors import BundleError, UsageError
+from edge.reading import Tuning
 from edge.types import Chunk, Hit
 from tests import fakes
 from tests.edge.scripted import Scripted
@@ -52,7 +53,7 @@ def seal(folder: Path, **changes: Any) -> None:
     for name, answers in (("legal", "marked"), ("plain", "free")):
         path = f"model/adapters/{name}.onnx_adapter"
         file = manifest.files[path]
-        entry = AdapterEntry(name, path, file.sha256, file.bytes, 16, "4" * 64, answers)  # type: ignore[arg-type]
+        entry = AdapterEntry(name, path, file.sha256, file.bytes, 16, "4" * 64, answers, ("en",))  # type: ignore[arg-type]
         entries.append(dataclasses.replace(entry, **changes))
     model = dataclasses.replace(manifest.model, adapters=tuple(entries))
     text = bundle.to_yaml(dataclasses.replace(manifest, model=model))
@@ -101,7 +102,7 @@ def test_damaged_adapter_is_found_by_verify(folder: Path) -> None:
 
 def test_unknown_one_is_refused_before_anything_is_loaded(folder: Path, tmp_path: Path) -> None:
     with Box(folder, tmp_path / "none.db", EdgeConfig()) as box:
-        assert [box.answers(name) for name in (None, "legal", "plain")] == ["free", "marked", "free"]
+        assert [box.tuning(name) for name in (None, "legal", "plain")] == [None, Tuning(("en",)), None]
         with pytest.raises(UsageError, match="no adapter 'legl': it has legal, plain"):
             box.ask("Who?", adapter="legl")
         assert "engine" not in vars(box)

@@ -10,6 +10,7 @@ from edge.answer import ABSTENTION, answer, answer_closed_book
 from edge.config import EdgeConfig
 from edge.errors import PromptTooLong, UsageError
 from edge.prompt import NO_ANSWER
+from edge.reading import Tuning
 from edge.types import Chunk, Hit, Token
 from tests.edge.scripted import Scripted
 
@@ -137,15 +138,26 @@ def test_no_room_for_any_passage_is_an_error() -> None:
 def test_a_model_that_cites_is_taken_at_its_word_where_the_passage_holds_it() -> None:
     other = hit("The cabinet door of the pump house has a red lock. It was painted in 1987.", number=2)
     hits = [hit(), other]
-    found = answer(QUESTION, retrieve=lambda q: hits, engine=Scripted("1987 [2]"), config=CONFIG, marked=True)
+    engine = Scripted(NO_ANSWER, "1987 [2]")
+    found = answer(QUESTION, retrieve=lambda q: hits, engine=engine, config=CONFIG, tuning=Tuning())
     assert (found.text, found.quoted, found.generated) == ("1987", False, "1987 [2]")
     assert [(c.marker, c.text) for c in found.citations] == [(2, "It was painted in 1987.")]
-    found = answer(QUESTION, retrieve=lambda q: hits, engine=Scripted("1988 [2]"), config=CONFIG, marked=True)
+    found = answer(QUESTION, retrieve=lambda q: hits, engine=Scripted("1988 [2]"), config=CONFIG, tuning=Tuning())
     assert found.quoted and "12 seconds" in found.text  # nothing bears it out
 
 
+def test_passages_in_a_language_that_it_was_not_tuned_to_read_are_read_as_by_an_untuned_model() -> None:
+    engine = Scripted("1987 [1]")
+    hits = [hit(), hit("The cabinet door of the pump house has a red lock. It was painted in 1987.", number=2)]
+    found = answer(QUESTION, retrieve=lambda q: hits, engine=engine, config=CONFIG, tuning=Tuning(("no", "de")))
+    assert found.quoted and "12 seconds" in found.text
+    assert len(engine.limits) == 1  # both passages at once
+    found = answer(QUESTION, retrieve=lambda q: hits, engine=Scripted(NO_ANSWER), config=CONFIG, tuning=Tuning(("no",)))
+    assert not found.abstained
+
+
 def test_a_model_may_say_that_the_passages_hold_no_answer() -> None:
-    found = answer(QUESTION, retrieve=lambda q: [hit()], engine=Scripted(NO_ANSWER), config=CONFIG, marked=True)
+    found = answer(QUESTION, retrieve=lambda q: [hit()], engine=Scripted(NO_ANSWER), config=CONFIG, tuning=Tuning())
     assert found.abstained and found.text == ABSTENTION and found.generated == NO_ANSWER
     found = answer(QUESTION, retrieve=lambda q: [hit()], engine=Scripted(NO_ANSWER), config=CONFIG)
     assert not found.abstained  # from a model that was not tuned to, it means nothing
