@@ -20,8 +20,8 @@ from edge.engine.base import Engine, Sampling, Session, Stats
 from edge.errors import PromptTooLong
 from edge.memory import tree_rss_peak_bytes
 from edge.prompt import NO_ANSWER, build, build_closed_book
-from edge.reading import Reader, Reading, Tuning
-from edge.types import Citation, Dropped, Hit, Passage, Prompt, Token
+from edge.reading import Reader, Tuning
+from edge.types import Citation, Dropped, Hit, Prompt, Token
 
 ABSTENTION = "The documents do not answer this question."
 
@@ -104,18 +104,13 @@ def answer(
             "no passage fits beside the question: shorten it, raise answer.context_tokens, or lower "
             "ingest.chunk.max_tokens and run `edge index rebuild`"
         )
-    passages = prompt.passages
-    is_tuned = tuning is not None and tuning.covers(passages)
+    is_tuned = tuning is not None and tuning.covers(prompt.passages)
     reader = Reader(engine, sampling or Sampling(max_tokens=config.answer.max_tokens), adapter, on_start, on_token)
-    if is_tuned:
-        reading = reader.read_closest_first(question, prompt, budget_tokens=budget, special_tokens=special_tokens)
-    else:
-        reading = reader.read(prompt)
-    prompt, generated, stats = reading.prompt, reading.generated, reading.stats
+    reading = reader.read_or_abstain(prompt) if is_tuned else reader.read(prompt)
+    generated, stats = reading.generated, reading.stats
     if is_tuned and generated.startswith(NO_ANSWER):
-        shown = None
-    else:
-        shown = _shown(reading, question, passages, config, is_tuned)
+        return _abstention(hits, prompt, prompt.dropped, generated, stats, retrieve_sec)
+    shown = _shown(generated, question, prompt, config, is_tuned)
     if shown is None:
         return _abstention(hits, prompt, prompt.dropped, generated, stats, retrieve_sec)
     text, quoted, sentences = shown
@@ -136,16 +131,16 @@ def answer(
 
 
 def _shown(
-    reading: Reading, question: str, passages: Sequence[Passage], config: EdgeConfig, is_tuned: bool
+    generated: str, question: str, prompt: Prompt, config: EdgeConfig, is_tuned: bool
 ) -> tuple[str, bool, Sequence[Sentence]] | None:
     """What is shown of what the model wrote: its text, cited; where it is not borne out, a quotation, which the second
     value says; None where the passages hold none either."""
-    text, support = reading.generated, config.answer.support
+    text, support = generated, config.answer.support
     if is_tuned:
-        text, sentences = cite_marked(text, question, reading.prompt.passages, support)
+        text, sentences = cite_marked(text, question, prompt.passages, support)
     else:
-        sentences = cite(text, question, passages, support)
-    evidence = quote(question, passages)
+        sentences = cite(text, question, prompt.passages, support)
+    evidence = quote(question, prompt.passages)
     if _is_trusted(sentences, evidence, _trust(config, is_tuned)):
         return text, False, sentences
     if evidence is None:

@@ -1,21 +1,19 @@
-"""How a model reads the passages of a question, and what it was tuned for.
-
-A small model is distracted by passages that are beside the point. One that was tuned to say where a passage holds no
-answer is therefore given the closest passage alone, and all of them only where it finds nothing there: better answers
-than from all at once (docs/decisions.md), and most questions cost a third of the reading.
-"""
+"""How a model reads a prompt: to its end, or until it goes round in circles; and whether it is sure to know no answer."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edge.cite import quote
 from edge.engine.base import Engine, Sampling, Session, Stats
-from edge.prompt import NO_ANSWER, build
+from edge.prompt import NO_ANSWER
 from edge.sentences import sentences
-from edge.types import Dropped, Passage, Prompt, Token
+from edge.types import Passage, Prompt, Token
+
+_LIKELY = math.log(0.5)
+_ALTERNATIVES = 5  # to a token, that are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +29,10 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was read last, and what came of it."""
+    """What came of a prompt."""
 
-    prompt: Prompt
     generated: str
-    stats: Stats  # of that prompt; the time to the first token counts from the start of the first reading
+    stats: Stats
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +49,14 @@ class Reader:
     on_start: Callable[[Session], None]
     on_token: Callable[[Token], None]
 
-    def read(self, prompt: Prompt) -> Reading:
+    def read(self, prompt: Prompt, *, began: str = "") -> Reading:
         """What the model writes, up to its own end, the limit, or the first sentence that it repeats.
 
+        :param began: the beginning of the answer, where the prompt ends with it.
         :raises EngineError: the model fails.
         """
-        session = self.engine.start(prompt.token_ids, self.sampling, adapter=self.adapter)
-        self.on_start(session)
-        text, known, repeats = "", 0, False
+        session = self._start(prompt.token_ids, self.sampling)
+        text, known, repeats = began, 0, False
         for token in session:
             text += token.text
             self.on_token(token)
@@ -70,37 +67,33 @@ class Reader:
                     text, repeats = text[:known], True
                 known = len(text)
         stats = dataclasses.replace(session.stats, finish_reason="repetition") if repeats else session.stats
-        return Reading(prompt, text.strip(), stats)
+        return Reading(text.strip(), stats)
 
-    def read_closest_first(
-        self, question: str, prompt: Prompt, *, budget_tokens: int, special_tokens: Sequence[str]
-    ) -> Reading:
-        """The passage that holds the sentence closest to the question, then all of `prompt`, that one first."""
-        evidence = quote(question, prompt.passages)
-        if evidence is None or len(prompt.passages) == 1:
-            return self.read(prompt)
-        ordered = sorted(prompt.passages, key=lambda passage: passage.marker != evidence.marker)
-        hits = [passage.hit for passage in ordered]
+    def read_or_abstain(self, prompt: Prompt) -> Reading:
+        """As `read`, of a model that says `NO_ANSWER` where it finds none: believed where that is more likely than not.
 
-        def of(count: int) -> Prompt:
-            return build(
-                question,
-                hits[:count],
-                self.engine,
-                budget_tokens=budget_tokens,
-                max_passages=count,
-                special_tokens=special_tokens,
-            )
+        A greedy choice of the first word may start on a sentence that is less likely, as a whole, than that there is an
+        answer. Then the best other word is the first.
+        """
+        found = self.read(prompt)
+        if not found.generated.startswith(NO_ANSWER):
+            return found
+        sampling = Sampling(max_tokens=len(self.engine.encode(NO_ANSWER)), logprobs=_ALTERNATIVES)
+        said = [token for token in self._start(prompt.token_ids, sampling) if token.logprobs is not None]
+        likely = sum(token.logprobs.logprob for token in said if token.logprobs)
+        other = next((token for token in _alternatives(said) if token[1].strip()), None)
+        if likely >= _LIKELY or other is None:
+            return found
+        return self.read(dataclasses.replace(prompt, token_ids=(*prompt.token_ids, other[0])), began=other[1])
 
-        first = self.read(of(1))
-        if not first.generated.startswith(NO_ANSWER):
-            unread = tuple(Dropped(h.chunk_id, h.document, h.chunk.start, h.chunk.end, 0, "unread") for h in hits[1:])
-            return dataclasses.replace(first, prompt=dataclasses.replace(first.prompt, dropped=unread + prompt.dropped))
-        second = self.read(of(len(hits)))
-        stats = dataclasses.replace(second.stats, ttft_sec=_seconds(first.stats) + second.stats.ttft_sec)
-        return Reading(dataclasses.replace(second.prompt, dropped=prompt.dropped), second.generated, stats)
+    def _start(self, token_ids: Sequence[int], sampling: Sampling) -> Session:
+        session = self.engine.start(token_ids, sampling, adapter=self.adapter)
+        self.on_start(session)
+        return session
 
 
-def _seconds(stats: Stats) -> float:
-    rest = max(0, stats.completion_tokens - 1)
-    return stats.ttft_sec + (rest / stats.decode_tok_per_sec if stats.decode_tok_per_sec else 0.0)
+def _alternatives(said: Sequence[Token]) -> Sequence[tuple[int, str, float]]:
+    """What the first token could have been instead, the most probable first."""
+    if not said or said[0].logprobs is None:
+        return ()
+    return [token for token in said[0].logprobs.top if token[0] != said[0].id]

@@ -89,8 +89,8 @@ class Dropped:
     document: str
     start: int
     end: int
-    tokens: int  # what it would have taken; 0 where that was not looked at (reasons "floor" and "unread")
-    reason: Literal["budget", "duplicate", "floor", "limit", "unread"]  # unread: the closest passage answered alone
+    tokens: int  # what it would have taken; 0 where nothing was packed at all (reason "floor")
+    reason: Literal["budget", "duplicate", "floor", "limit"]
 
 
 @dataclass(frozen=True, slots=True)

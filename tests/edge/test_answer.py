@@ -138,8 +138,7 @@ def test_no_room_for_any_passage_is_an_error() -> None:
 def test_a_model_that_cites_is_taken_at_its_word_where_the_passage_holds_it() -> None:
     other = hit("The cabinet door of the pump house has a red lock. It was painted in 1987.", number=2)
     hits = [hit(), other]
-    engine = Scripted(NO_ANSWER, "1987 [2]")
-    found = answer(QUESTION, retrieve=lambda q: hits, engine=engine, config=CONFIG, tuning=Tuning())
+    found = answer(QUESTION, retrieve=lambda q: hits, engine=Scripted("1987 [2]"), config=CONFIG, tuning=Tuning())
     assert (found.text, found.quoted, found.generated) == ("1987", False, "1987 [2]")
     assert [(c.marker, c.text) for c in found.citations] == [(2, "It was painted in 1987.")]
     found = answer(QUESTION, retrieve=lambda q: hits, engine=Scripted("1988 [2]"), config=CONFIG, tuning=Tuning())
@@ -147,11 +146,10 @@ def test_a_model_that_cites_is_taken_at_its_word_where_the_passage_holds_it() ->
 
 
 def test_passages_in_a_language_that_it_was_not_tuned_to_read_are_read_as_by_an_untuned_model() -> None:
-    engine = Scripted("1987 [1]")
     hits = [hit(), hit("The cabinet door of the pump house has a red lock. It was painted in 1987.", number=2)]
-    found = answer(QUESTION, retrieve=lambda q: hits, engine=engine, config=CONFIG, tuning=Tuning(("no", "de")))
+    marked, tuning = Scripted("1987 [2]"), Tuning(("no", "de"))
+    found = answer(QUESTION, retrieve=lambda q: hits, engine=marked, config=CONFIG, tuning=tuning)
     assert found.quoted and "12 seconds" in found.text
-    assert len(engine.limits) == 1  # both passages at once
     found = answer(QUESTION, retrieve=lambda q: hits, engine=Scripted(NO_ANSWER), config=CONFIG, tuning=Tuning(("no",)))
     assert not found.abstained
 

@@ -1,84 +1,83 @@
-"""In which order passages are read by a model that can say that it found nothing, and what is reported of that."""
+"""How a prompt is read: a model that goes round in circles, and one that is not sure that there is no answer."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from edge.engine.base import Sampling
-from edge.prompt import NO_ANSWER, build
+from edge.prompt import NO_ANSWER
 from edge.reading import Reader, Reading, Tuning
-from edge.types import Chunk, Hit, Passage, Prompt
-from tests.edge.scripted import Scripted
+from edge.types import Chunk, Hit, Logprobs, Passage, Prompt, Token
+from tests.edge.scripted import Scripted, ScriptedSession
 
-QUESTION = "When was the cabinet door painted?"
-TEXTS = (
-    "The gateway has a reset button.",
-    "The cabinet door has a red lock. It was painted in 1987.",
-    "Fuses stand behind the cover.",
-)
+PROMPT = Prompt("Who?", (1, 2), (), ())
+OTHERS = ((7, " ", -0.8), (8, "Ada", -0.9), (9, "Bob", -2.0))
 
 
-def hit(number: int, text: str, language: str = "en") -> Hit:
-    return Hit(number, f"/{number}.txt", "", "txt", language, Chunk(0, 0, len(text), text), 0.5, 0.5, 0.5, 0.5, 0.9)
+class Unsure(Scripted):
+    """Says with a probability that there is no answer; goes on with "Lovelace [1]" where the answer begins with Ada."""
+
+    def __init__(self, probability: float, others: tuple[tuple[int, str, float], ...] = OTHERS) -> None:
+        super().__init__(NO_ANSWER)
+        self.each = math.log(probability) / len(NO_ANSWER.split())
+        self.others = others
+        self.read: list[tuple[int, ...]] = []
+
+    def start(self, token_ids: Sequence[int], sampling: Sampling, *, adapter: str | None = None) -> ScriptedSession:
+        self.read.append(tuple(token_ids))
+        if token_ids[-1] == 8:
+            return ScriptedSession(" Lovelace [1]", len(token_ids))
+        session = super().start(token_ids, sampling, adapter=adapter)
+        return session if sampling.logprobs is None else Told(self, session)
 
 
-HITS = [hit(number, text) for number, text in enumerate(TEXTS, start=1)]
+class Told(ScriptedSession):
+    def __init__(self, engine: Unsure, session: ScriptedSession) -> None:
+        self.engine, self._words, self.stats = engine, session._words, session.stats
+
+    def __iter__(self) -> Iterator[Token]:
+        for token in super().__iter__():
+            own = (token.id, token.text, self.engine.each)
+            yield dataclasses.replace(token, logprobs=Logprobs(self.engine.each, (own, *self.engine.others)))
 
 
-def read(*replies: str, hits: list[Hit] = HITS) -> tuple[Reading, Scripted]:
-    engine = Scripted(*replies)
-    prompt = build(QUESTION, hits, engine, budget_tokens=190, max_passages=2)
-    engine.prompts.clear()
-    reader = Reader(engine, Sampling(), None, lambda _: None, lambda _: None)
-    return reader.read_closest_first(QUESTION, prompt, budget_tokens=190, special_tokens=()), engine
+def read(engine: Scripted) -> Reading:
+    return Reader(engine, Sampling(), None, lambda _: None, lambda _: None).read_or_abstain(PROMPT)
 
 
-def of(prompt: Prompt) -> list[tuple[int, int]]:
-    return [(passage.marker, passage.hit.chunk_id) for passage in prompt.passages]
+def test_no_answer_is_believed_where_it_is_more_likely_than_not() -> None:
+    engine = Unsure(0.6)
+    assert read(engine).generated == NO_ANSWER
+    assert engine.read == [(1, 2), (1, 2)]
 
 
-def test_the_closest_passage_is_read_alone_where_it_answers() -> None:
-    reading, engine = read("1987 [1]")
-    assert of(reading.prompt) == [(1, 2)]
-    assert reading.generated == "1987 [1]"
-    assert len(engine.limits) == 1
-    assert [(dropped.chunk_id, dropped.reason) for dropped in reading.prompt.dropped] == [(1, "unread"), (3, "limit")]
+def test_else_the_best_other_word_begins_the_answer() -> None:
+    engine = Unsure(0.4)
+    assert read(engine).generated == "Ada Lovelace [1]"
+    assert engine.read == [(1, 2), (1, 2), (1, 2, 8)]  # not with white space
 
 
-def test_all_are_read_where_it_does_not_and_the_closest_stays_first() -> None:
-    reading, engine = read(NO_ANSWER, "1987 [1]")
-    assert of(reading.prompt) == [(1, 2), (2, 1)]
-    assert reading.generated == "1987 [1]"
-    assert [dropped.reason for dropped in reading.prompt.dropped] == ["limit"]
-    alone, both = dict.fromkeys(text for text in engine.prompts if "1987" in text)
-    assert both.startswith(alone[: alone.index("\n\nQuestion:")])  # what was read of it need not be read again
+def test_without_another_word_it_stays() -> None:
+    assert read(Unsure(0.4, others=((7, " ", -0.8),))).generated == NO_ANSWER
 
 
-def test_the_time_to_the_first_token_counts_from_the_first_reading() -> None:
-    once, _ = read("1987 [1]")
-    twice, _ = read(NO_ANSWER, "1987 [1]")
-    words = len(NO_ANSWER.split())
-    assert once.stats.ttft_sec == 0.1
-    assert twice.stats.ttft_sec == pytest.approx(0.1 + (words - 1) / 10 + 0.1)
-
-
-def test_one_passage_is_read_once() -> None:
-    reading, engine = read(NO_ANSWER, "1987", hits=HITS[1:2])
-    assert reading.generated == NO_ANSWER
-    assert len(engine.limits) == 1
-
-
-def test_without_any_word_of_the_question_all_are_read_at_once() -> None:
-    others = [hit(1, "Fuses stand behind the cover."), hit(2, "The lamp blinks.")]
-    reading, engine = read("red", hits=others)
-    assert of(reading.prompt) == [(1, 1), (2, 2)]
+def test_an_answer_is_read_once() -> None:
+    engine = Scripted("Ada Lovelace [1]")
+    assert read(engine).generated == "Ada Lovelace [1]"
     assert len(engine.limits) == 1
 
 
-def test_a_tuning_covers_its_languages() -> None:
-    english, german = Passage(1, HITS[0]), Passage(2, dataclasses.replace(HITS[0], language="de"))
-    assert Tuning().covers([english, german])
-    assert Tuning(("en", "de")).covers([english, german])
-    assert not Tuning(("en",)).covers([english, german])
+def test_circles_end_with_the_first_repetition() -> None:
+    reading = read(Scripted("It is red. It is blue. It is red. It is blue."))
+    assert (reading.generated, reading.stats.finish_reason) == ("It is red. It is blue.", "repetition")
+
+
+@pytest.mark.parametrize(("languages", "covered"), [((), True), (("en", "de"), True), (("en",), False)])
+def test_a_tuning_covers_its_languages(languages: tuple[str, ...], covered: bool) -> None:
+    english = Passage(1, Hit(1, "/1", "", "txt", "en", Chunk(0, 0, 1, "a"), 0.5, 0.5, 0.5))
+    german = Passage(2, dataclasses.replace(english.hit, language="de"))
+    assert Tuning(languages).covers([english, german]) is covered
