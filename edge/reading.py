@@ -1,4 +1,4 @@
-"""How a model reads a prompt: to its end, or until it goes round in circles; and whether it is sure to know no answer."""
+"""How a model reads a prompt: to its end or until it goes round in circles; and whether it surely knows no answer."""
 
 from __future__ import annotations
 
