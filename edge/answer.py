@@ -88,7 +88,9 @@ def answer(
     hits = tuple(retrieve(question))
     retrieve_sec = time.perf_counter() - started
 
-    if not hits or max(hit.relevance or 0.0 for hit in hits) < config.retrieve.floor:
+    is_tuned = tuning is not None and tuning.covers(hits[: config.answer.max_passages])
+    floor = config.retrieve.tuned_floor if is_tuned else config.retrieve.floor
+    if not hits or max(hit.relevance or 0.0 for hit in hits) < floor:
         dropped = tuple(Dropped(h.chunk_id, h.document, h.chunk.start, h.chunk.end, 0, "floor") for h in hits)
         return _abstention(hits, None, dropped, "", NO_STATS, retrieve_sec)
     prompt = build(
@@ -104,7 +106,6 @@ def answer(
             "no passage fits beside the question: shorten it, raise answer.context_tokens, or lower "
             "ingest.chunk.max_tokens and run `edge index rebuild`"
         )
-    is_tuned = tuning is not None and tuning.covers(prompt.passages)
     reader = Reader(engine, sampling or Sampling(max_tokens=config.answer.max_tokens), adapter, on_start, on_token)
     reading = reader.read_or_abstain(prompt) if is_tuned else reader.read(prompt)
     generated, stats = reading.generated, reading.stats

@@ -65,12 +65,13 @@ class RetrieveConfig:
     exact_chunks: int = 5000  # an index of so many chunks is searched exactly, a larger one by sign bits first
     dense_weight: float = 0.5  # 0 is lexical only, 1 is dense only
     floor: float = 0.25  # least calibrated relevance of the best hit; below it the answer is an abstention
+    tuned_floor: float = 0.1  # the same for a model that is tuned to say itself where it finds no answer
 
     def __post_init__(self) -> None:
         _require_positive(self, "top_k", "depth")
         if self.exact_chunks < 0:
             raise ValueError("exact_chunks must be 0 or more")
-        _require_share(self, "dense_weight", "floor")
+        _require_share(self, "dense_weight", "floor", "tuned_floor")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edge.engine.base import Engine, Sampling, Session, Stats
 from edge.prompt import NO_ANSWER
 from edge.sentences import sentences
-from edge.types import Passage, Prompt, Token
+from edge.types import Hit, Prompt, Token
 
 _LIKELY = math.log(0.5)
 _ALTERNATIVES = 5  # to a token, that are looked at
@@ -22,9 +22,9 @@ class Tuning:
 
     languages: tuple[str, ...] = ()  # ISO 639-1: of the passages that it was tuned to read; empty: any
 
-    def covers(self, passages: Sequence[Passage]) -> bool:
+    def covers(self, hits: Sequence[Hit]) -> bool:
         """Whether all of them are in languages that it was tuned to read."""
-        return not self.languages or all(passage.hit.language in self.languages for passage in passages)
+        return not self.languages or all(hit.language in self.languages for hit in hits)
 
 
 @dataclass(frozen=True, slots=True)

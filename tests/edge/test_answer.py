@@ -161,6 +161,18 @@ def test_a_model_may_say_that_the_passages_hold_no_answer() -> None:
     assert not found.abstained  # from a model that was not tuned to, it means nothing
 
 
+def test_a_model_that_can_abstain_itself_is_asked_about_what_is_less_relevant() -> None:
+    hits, tuning = [hit(relevance=0.15)], Tuning(("en",))
+    found = answer(QUESTION, retrieve=lambda q: hits, engine=Scripted("12 seconds [1]"), config=CONFIG, tuning=tuning)
+    assert found.text == "12 seconds"
+    found = answer(QUESTION, retrieve=lambda q: hits, engine=Scripted("12 seconds"), config=CONFIG)
+    assert found.abstained
+    found = answer(
+        QUESTION, retrieve=lambda q: [hit(relevance=0.05)], engine=Scripted("x"), config=CONFIG, tuning=tuning
+    )
+    assert found.abstained
+
+
 @pytest.mark.parametrize("search_first", [False, True])
 def test_where_memory_is_short_the_engine_waits_for_the_search(search_first: bool) -> None:
     engine, began = Scripted("12 seconds"), []

@@ -11,7 +11,7 @@ import pytest
 from edge.engine.base import Sampling
 from edge.prompt import NO_ANSWER
 from edge.reading import Reader, Reading, Tuning
-from edge.types import Chunk, Hit, Logprobs, Passage, Prompt, Token
+from edge.types import Chunk, Hit, Logprobs, Prompt, Token
 from tests.edge.scripted import Scripted, ScriptedSession
 
 PROMPT = Prompt("Who?", (1, 2), (), ())
@@ -78,6 +78,6 @@ def test_circles_end_with_the_first_repetition() -> None:
 
 @pytest.mark.parametrize(("languages", "covered"), [((), True), (("en", "de"), True), (("en",), False)])
 def test_a_tuning_covers_its_languages(languages: tuple[str, ...], covered: bool) -> None:
-    english = Passage(1, Hit(1, "/1", "", "txt", "en", Chunk(0, 0, 1, "a"), 0.5, 0.5, 0.5))
-    german = Passage(2, dataclasses.replace(english.hit, language="de"))
+    english = Hit(1, "/1", "", "txt", "en", Chunk(0, 0, 1, "a"), 0.5, 0.5, 0.5)
+    german = dataclasses.replace(english, language="de")
     assert Tuning(languages).covers([english, german]) is covered
