@@ -40,9 +40,9 @@ def test_a_module_that_is_missing_is_not_hidden(monkeypatch: pytest.MonkeyPatch)
 
 def test_an_interrupt_that_comes_while_an_object_is_finalised_is_not_lost() -> None:
     program = """
-import subprocess
-import sys, time
+import signal, sys, time
 from edge.cli.main import raise_interrupt_again
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a shell
 sys.unraisablehook = raise_interrupt_again
 class Reader:
     def __del__(self):
