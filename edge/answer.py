@@ -90,7 +90,8 @@ def answer(
 
     is_tuned = tuning is not None and tuning.covers(hits[: config.answer.max_passages])
     floor = config.retrieve.tuned_floor if is_tuned else config.retrieve.floor
-    if not hits or max(hit.relevance or 0.0 for hit in hits) < floor:
+    relevance = max((hit.relevance or 0.0 for hit in hits), default=0.0)
+    if not hits or relevance < floor:
         dropped = tuple(Dropped(h.chunk_id, h.document, h.chunk.start, h.chunk.end, 0, "floor") for h in hits)
         return _abstention(hits, None, dropped, "", NO_STATS, retrieve_sec)
     prompt = build(
@@ -107,7 +108,8 @@ def answer(
             "ingest.chunk.max_tokens and run `edge index rebuild`"
         )
     reader = Reader(engine, sampling or Sampling(max_tokens=config.answer.max_tokens), adapter, on_start, on_token)
-    reading = reader.read_or_abstain(prompt) if is_tuned else reader.read(prompt)
+    doubtful = config.retrieve.floor
+    reading = reader.read_or_abstain(prompt, relevance, floor=doubtful) if is_tuned else reader.read(prompt)
     generated, stats = reading.generated, reading.stats
     if is_tuned and generated.startswith(NO_ANSWER):
         return _abstention(hits, prompt, prompt.dropped, generated, stats, retrieve_sec)

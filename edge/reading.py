@@ -12,7 +12,7 @@ from edge.prompt import NO_ANSWER
 from edge.sentences import sentences
 from edge.types import Hit, Prompt, Token
 
-_LIKELY = math.log(0.5)
+_LIKELY = 0.5
 _ALTERNATIVES = 5  # to a token, that are looked at
 
 
@@ -69,22 +69,40 @@ class Reader:
         stats = dataclasses.replace(session.stats, finish_reason="repetition") if repeats else session.stats
         return Reading(text.strip(), stats)
 
-    def read_or_abstain(self, prompt: Prompt) -> Reading:
-        """As `read`, of a model that says `NO_ANSWER` where it finds none: believed where that is more likely than not.
+    def read_or_abstain(self, prompt: Prompt, relevance: float, *, floor: float = 0.0) -> Reading:
+        """As `read`, of a model that says `NO_ANSWER` where it finds none; it is weighed against what the search found.
 
-        A greedy choice of the first word may start on a sentence that is less likely, as a whole, than that there is an
-        answer. Then the best other word is the first.
+        Greedy choice may start on that sentence where it is less likely, as a whole, than that there is an answer, and
+        on an answer where the search found next to nothing. So the odds that the model gives to it and those of the
+        search are multiplied, as of witnesses that know nothing of each other; and an answer from passages that an
+        untuned model would not be shown must be more likely than not itself.
+
+        :param relevance: calibrated probability that the passages hold an answer, 0..1.
+        :param floor: the relevance below which an answer is doubtful.
         """
         found = self.read(prompt)
-        if not found.generated.startswith(NO_ANSWER):
+        says_none = found.generated.startswith(NO_ANSWER)
+        if not says_none and relevance >= _LIKELY:
             return found
-        sampling = Sampling(max_tokens=len(self.engine.encode(NO_ANSWER)), logprobs=_ALTERNATIVES)
-        said = [token for token in self._start(prompt.token_ids, sampling) if token.logprobs is not None]
-        likely = sum(token.logprobs.logprob for token in said if token.logprobs)
-        other = next((token for token in _alternatives(said) if token[1].strip()), None)
-        if likely >= _LIKELY or other is None:
+        limit = len(self.engine.encode(NO_ANSWER)) if says_none else self.sampling.max_tokens
+        said = self._weighed(prompt, limit)  # the same once more; probabilities and drafts exclude each other
+        sure = math.exp(sum(token.logprobs.logprob for token in said if token.logprobs))
+        none = sure if says_none else self._first_of_none(said)
+        if none * (1 - relevance) >= (1 - none) * relevance or not (says_none or relevance >= floor or sure >= _LIKELY):
+            return Reading(NO_ANSWER, found.stats)
+        other = next((token for token in _alternatives(said) if token[1].strip()), None) if says_none else None
+        if other is None:
             return found
         return self.read(dataclasses.replace(prompt, token_ids=(*prompt.token_ids, other[0])), began=other[1])
+
+    def _weighed(self, prompt: Prompt, max_tokens: int) -> list[Token]:
+        sampling = dataclasses.replace(self.sampling, max_tokens=max_tokens, logprobs=_ALTERNATIVES)
+        return [token for token in self._start(prompt.token_ids, sampling) if token.logprobs is not None]
+
+    def _first_of_none(self, said: Sequence[Token]) -> float:
+        """The probability that the answer began as `NO_ANSWER` does, 0..1; 0 where it did, and went on differently."""
+        first = self.engine.encode(NO_ANSWER)[0]
+        return sum(math.exp(logprob) for token, _, logprob in _alternatives(said) if token == first)
 
     def _start(self, token_ids: Sequence[int], sampling: Sampling) -> Session:
         session = self.engine.start(token_ids, sampling, adapter=self.adapter)

@@ -94,6 +94,7 @@ class AdapterSource:
 
     path: Path  # holds adapter_model.safetensors and adapter_config.json
     sha256: str  # of adapter_model.safetensors
+    licence: str = ""  # SPDX identifier, for the bundle's NOTICE.md
 
     def __post_init__(self) -> None:
         if len(self.sha256) != _SHA256_DIGITS or set(self.sha256) - set("0123456789abcdef"):

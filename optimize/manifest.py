@@ -106,4 +106,7 @@ def _parts(recipe: Recipe, model: Stage, embedder_stage: Stage) -> dict[str, pac
         ("Language model", base.id, sources.describe(base.source), base.licence),
         ("Embedder", embed.id, sources.describe(embed.source), embed.licence),
     ]
+    for what, adapter in [("merged", recipe.adapter), *((f"{name!r}", item) for name, item in recipe.adapters.items())]:
+        if adapter and adapter.licence:
+            components.append((f"Adapter, {what}", f"{base.id} + LoRA", f"sha256 {adapter.sha256}", adapter.licence))
     return {**parts, **package.notices(components)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored, by children too
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 

@@ -38,11 +38,11 @@ class Scripted:
 
 class ScriptedSession:
     def __init__(self, reply: str, prompt_tokens: int) -> None:
-        self._words = reply.split(" ")
+        self._words, self.first = reply.split(" "), 0
         self.stats = Stats(prompt_tokens, 0, len(self._words), 0.1, 10.0, "stop")
 
     def __iter__(self) -> Iterator[Token]:
         for number, word in enumerate(self._words):
-            yield Token(number, word if number == 0 else f" {word}")
+            yield Token(self.first + number, word if number == 0 else f" {word}")
 
     def cancel(self) -> None: ...

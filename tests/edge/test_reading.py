@@ -35,9 +35,22 @@ class Unsure(Scripted):
         return session if sampling.logprobs is None else Told(self, session)
 
 
+class Surely(Unsure):
+    """Answers with two words of a probability, and would have begun as `NO_ANSWER` does with another."""
+
+    def __init__(self, probability: float, none: float = 0.01) -> None:
+        super().__init__(probability, others=((0, "The", math.log(none)),))
+        self.replies, self.each = ("Ada Lovelace",), math.log(probability) / 2
+
+    def start(self, token_ids: Sequence[int], sampling: Sampling, *, adapter: str | None = None) -> ScriptedSession:
+        session = super().start(token_ids, sampling, adapter=adapter)
+        session.first = 1  # the id of its first word; 0 is that of `NO_ANSWER`
+        return session
+
+
 class Told(ScriptedSession):
     def __init__(self, engine: Unsure, session: ScriptedSession) -> None:
-        self.engine, self._words, self.stats = engine, session._words, session.stats
+        self.engine, self._words, self.first, self.stats = engine, session._words, session.first, session.stats
 
     def __iter__(self) -> Iterator[Token]:
         for token in super().__iter__():
@@ -45,8 +58,9 @@ class Told(ScriptedSession):
             yield dataclasses.replace(token, logprobs=Logprobs(self.engine.each, (own, *self.engine.others)))
 
 
-def read(engine: Scripted) -> Reading:
-    return Reader(engine, Sampling(), None, lambda _: None, lambda _: None).read_or_abstain(PROMPT)
+def read(engine: Scripted, relevance: float = 0.5, floor: float = 0.0) -> Reading:
+    reader = Reader(engine, Sampling(), None, lambda _: None, lambda _: None)
+    return reader.read_or_abstain(PROMPT, relevance, floor=floor)
 
 
 def test_no_answer_is_believed_where_it_is_more_likely_than_not() -> None:
@@ -69,6 +83,29 @@ def test_an_answer_is_read_once() -> None:
     engine = Scripted("Ada Lovelace [1]")
     assert read(engine).generated == "Ada Lovelace [1]"
     assert len(engine.limits) == 1
+
+
+@pytest.mark.parametrize(
+    ("relevance", "probability", "none", "answered"),
+    [
+        (0.4, 0.1, 0.3, True),  # not doubtful: 0.3/0.7 * 0.6/0.4 < 1
+        (0.4, 0.9, 0.45, False),  # 0.45/0.55 * 0.6/0.4 > 1
+        (0.1, 0.9, 0.05, True),
+        (0.1, 0.4, 0.05, False),  # doubtful, and the answer itself is less likely than not
+        (0.1, 0.9, 0.15, False),
+        (0.6, 0.1, 0.45, True),  # not even weighed
+    ],
+)  # fmt: skip
+def test_an_answer_from_what_is_hardly_relevant_is_weighed(
+    relevance: float, probability: float, none: float, answered: bool
+) -> None:
+    found = read(Surely(probability, none), relevance, floor=0.25)
+    assert found.generated == ("Ada Lovelace" if answered else NO_ANSWER)
+
+
+def test_the_search_outvotes_a_model_that_finds_nothing() -> None:
+    assert read(Unsure(0.7), 0.8).generated == "Ada Lovelace [1]"  # 0.7/0.3 * 0.2/0.8 < 1
+    assert read(Unsure(0.3), 0.2).generated == NO_ANSWER
 
 
 def test_circles_end_with_the_first_repetition() -> None:
