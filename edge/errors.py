@@ -20,6 +20,7 @@ EdgeError                     base: exit code 1
 ├── KeysError                 the file of API keys is damaged, or others may write it: nobody is let in
 ├── DeployError               an installation is refused or failed; the box serves what it served before
 │   ├── ArchiveError          an archive of a bundle is damaged, malformed, too large or of a newer schema
+│   ├── RegistryError         a registry cannot be reached, refuses, or answers with something else
 │   └── TrustError            it is unsigned, signed by nobody trusted, expired, or older than what was installed
 ├── SourceError               a base model cannot be fetched, or its hash is wrong
 │   └── OfflineError          it would need the network, which EDGE_OFFLINE=1 forbids or which does not answer
@@ -112,6 +113,10 @@ class DeployError(EdgeError):
 
 
 class ArchiveError(DeployError):
+    pass
+
+
+class RegistryError(DeployError):
     pass
 
 

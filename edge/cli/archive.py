@@ -144,5 +144,5 @@ def verify_archive(file: Path, trusted: Path | None, allow_unsigned: bool, as_js
     click.echo(f"{file}: {len(table.files)} files, {human_bytes(archive.bytes)}, all as its table says")
     if verified is not None:
         click.echo(f"signed by {verified.name} ({verified.key}) on {verified.signed}, release {verified.release}")
-    click.echo(f"digest {table.bundle}")
+    click.echo("the delta of an index" if table.is_delta else f"digest {table.bundle}")
     return 0

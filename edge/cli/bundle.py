@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from edge.box import Box
-from edge.cli import archive
+from edge.cli import archive, registry
 from edge.cli.common import human_bytes, json_option, print_json, with_box
 
 
@@ -16,7 +16,15 @@ def bundle() -> None:
     """Show, verify or prepare the bundle; pack it into one file, sign and compare such files."""
 
 
-for _command in (archive.pack, archive.unpack, archive.sign, archive.keygen, archive.diff):
+for _command in (
+    archive.pack,
+    archive.unpack,
+    archive.sign,
+    archive.keygen,
+    archive.diff,
+    registry.push,
+    registry.pull,
+):
     bundle.add_command(_command)
 
 

@@ -153,7 +153,7 @@ class Archive:
             size = int(header[124:135], 8)
         except ValueError:
             size = -1
-        if not 0 <= size <= limit or header != _header(name, size):
+        if not 0 <= size <= limit or header != tar_header(name, size):
             raise ArchiveError(f"{self.path}: not the archive of a bundle, or damaged at {name}. {AGAIN}")
         data = self._stream.read(size)
         if len(data) != size or self._stream.read(-size % _BLOCK) != bytes(-size % _BLOCK):
@@ -171,7 +171,7 @@ def write(out: Path, table: Table, signatures: Signatures, source: Source) -> No
     with written(out) as stream:
         for piece in pieces:
             if isinstance(piece, Entry):
-                for data in _checked(piece, source(piece), out):
+                for data in checked(piece, source(piece), str(out)):
                     stream.write(data)
             else:
                 stream.write(piece)
@@ -209,25 +209,30 @@ def read_pieces(path: Path) -> Iterator[bytes]:
             yield data
 
 
-def _checked(entry: Entry, content: Iterator[bytes], out: Path) -> Iterator[bytes]:
+def checked(entry: Entry, content: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """The bytes of a file, which after the last one are known to be the table's.
+
+    :param name: of what is written from it.
+    :raises ArchiveError: they are not.
+    """
     seen, size = hashlib.sha256(), 0
     for data in content:
         seen.update(data)
         size += len(data)
         yield data
     if (size, seen.hexdigest()) != (entry.bytes, entry.sha256):
-        raise ArchiveError(f"{out}: not written: {entry.path} changed while it was read. Try again")
+        raise ArchiveError(f"{name}: {entry.path} is not what it was: damaged, or changed while it was read. Try again")
 
 
 def _pieces(table_bytes: bytes, signature_bytes: bytes, table: Table) -> Iterator[bytes | Entry]:
     """The archive from first byte to last: bytes as they must be, and files whose content the table describes."""
     position = 0
     for name, data in ((TABLE, table_bytes), (SIGNATURES, signature_bytes)):
-        piece = _header(name, len(data)) + data + bytes(-len(data) % _BLOCK)
+        piece = tar_header(name, len(data)) + data + bytes(-len(data) % _BLOCK)
         position += len(piece)
         yield piece
     for entry in table.files:
-        piece = _header(entry.path, entry.bytes)
+        piece = tar_header(entry.path, entry.bytes)
         if entry.bytes >= LARGE_BYTES:
             piece = _gap(position) + piece
         position += len(piece) + entry.bytes + -entry.bytes % _BLOCK
@@ -242,10 +247,10 @@ def _gap(position: int) -> bytes:
     """A pax header that holds nothing but a comment, so long that the data after the next header is aligned."""
     room = -(position + 2 * _BLOCK) % ALIGN_BYTES or ALIGN_BYTES
     start = f"{room} comment="
-    return _header("align", room, tarfile.XHDTYPE) + f"{start:<{room - 1}}\n".encode("ascii")
+    return tar_header("align", room, tarfile.XHDTYPE) + f"{start:<{room - 1}}\n".encode("ascii")
 
 
-def _header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+def tar_header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
     """A tar header.
 
     :raises ArchiveError: the name is too long for a tar.

@@ -12,7 +12,7 @@ from edge import bundle_files
 from edge.bundle import Bundle, FileEntry
 from edge.config import EdgeConfig, load
 from edge.deploy import table as tables
-from edge.deploy.archive import Archive, read_pieces, write
+from edge.deploy.archive import Archive, Source, read_pieces, write
 from edge.deploy.keys import read_key
 from edge.deploy.probe import Probe
 from edge.deploy.sbom import sbom
@@ -63,9 +63,19 @@ class _Content:
 def pack(folder: Path, out: Path, extras: Extras | None = None) -> Table:
     """Write the archive of a bundle and what goes with it, unsigned; the same input gives the same bytes.
 
-    :raises BundleError: the bundle is not in order: every byte of it is checked first.
-    :raises UsageError: an extra cannot be read.
+    :raises BundleError, UsageError: see `gather`.
     :raises ArchiveError: the archive cannot be written.
+    """
+    table, read = gather(folder, extras)
+    write(out, table, Signatures(tables.SCHEMA, tables.digest_of(tables.to_bytes(table))), read)
+    return table
+
+
+def gather(folder: Path, extras: Extras | None = None) -> tuple[Table, Source]:
+    """The table of the archive of a bundle and what goes with it, and where its files' bytes come from.
+
+    :raises BundleError: the bundle is not in order: every byte of it is checked.
+    :raises UsageError: an extra cannot be read.
     """
     extras = extras or Extras()
     bundle = bundles.verify(folder)
@@ -79,9 +89,7 @@ def pack(folder: Path, out: Path, extras: Extras | None = None) -> Table:
     files = tuple(content.entries[path] for path in sorted(content.entries))
     manifest = bundle.manifest
     table = Table(tables.SCHEMA, manifest.name, manifest.version, bundle.digest, extras.architectures, files)
-    digest = tables.digest_of(tables.to_bytes(table))
-    write(out, table, Signatures(tables.SCHEMA, digest), content.read)
-    return table
+    return table, content.read
 
 
 def add_signature(path: Path, key: Path, release: int | None, now: float, out: Path | None = None) -> Signature:

@@ -26,6 +26,8 @@ INDEX, CONFIG, PROBE, SBOM = "index.db", "config.yaml", "probe.yaml", "sbom.cdx.
 FOLDERS = (BUNDLE, "evaluation", "licences")
 PARTS = (INDEX, CONFIG, PROBE, SBOM)
 """What may stand beside them. Another part is another schema."""
+DELTA = (CHANGES, HEAD) = ("changes.z", "delta.json")
+"""All that the delta of an index holds (edge/deploy/delta.py); its table names no bundle."""
 MAX_FILES = 4096
 MAX_FILE_BYTES = 8**11 - 1  # what the size field of a tar header holds
 MAX_BYTES = 64 * 2**30
@@ -49,7 +51,7 @@ class Table:
     schema: int
     name: str  # of the bundle
     version: str
-    bundle: str  # its digest, the sha256 of the manifest
+    bundle: str  # its digest, the sha256 of the manifest; "": the archive is the delta of an index
     architectures: tuple[str, ...]  # machines as `uname -m` calls them; none: any
     files: tuple[Entry, ...]  # sorted by path
 
@@ -57,6 +59,10 @@ class Table:
     def bytes(self) -> int:
         """Of all files."""
         return sum(entry.bytes for entry in self.files)
+
+    @property
+    def is_delta(self) -> bool:
+        return self.bundle == ""
 
     def find(self, path: str) -> Entry | None:
         return next((entry for entry in self.files if entry.path == path), None)
@@ -119,7 +125,7 @@ def check(table: Table, name: str) -> None:
     if not 0 < len(table.files) <= MAX_FILES:
         raise ArchiveError(f"{name}: {len(table.files)} files; an archive holds 1 to {MAX_FILES}")
     for entry in table.files:
-        _check_entry(entry, name)
+        _check_entry(entry, name, DELTA if table.is_delta else PARTS)
     paths = [entry.path for entry in table.files]
     if paths != sorted(set(paths)):
         raise ArchiveError(f"{name}: a file stands twice in its table, or they are not sorted. {AGAIN}")
@@ -128,15 +134,19 @@ def check(table: Table, name: str) -> None:
         raise ArchiveError(f"{name}: {min(both)} is both a file and a folder. {AGAIN}")
     if table.bytes > MAX_BYTES:
         raise ArchiveError(f"{name}: {table.bytes:,} bytes when unpacked; the limit is {MAX_BYTES:,}")
+    if table.is_delta:
+        if tuple(paths) != DELTA:
+            raise ArchiveError(f"{name}: the delta of an index holds {' and '.join(DELTA)}, nothing else. {AGAIN}")
+        return
     manifest = table.find(f"{BUNDLE}/{MANIFEST}")
     if manifest is None or manifest.sha256 != table.bundle:
         raise ArchiveError(f"{name}: the bundle's digest in its table is not that of {BUNDLE}/{MANIFEST}. {AGAIN}")
 
 
-def _check_entry(entry: Entry, name: str) -> None:
+def _check_entry(entry: Entry, name: str, parts: tuple[str, ...]) -> None:
     path = entry.path
     top, slash, _ = path.partition("/")
-    inside = top in FOLDERS if slash else path in PARTS
+    inside = top in FOLDERS if slash else path in parts
     if not path.isascii() or not is_plain(path) or "\\" in path or not inside:
         raise ArchiveError(f"{name}: the path {path!r} leaves the archive or may not stand there. Nothing was unpacked")
     if type(entry.bytes) is not int or not 0 <= entry.bytes <= MAX_FILE_BYTES:
