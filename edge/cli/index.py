@@ -1,4 +1,4 @@
-"""`edge index`: look at the index, remove from it, rebuild it, compact it."""
+"""`edge index`: look at the index, remove from it, rebuild it, compact it; its deltas are in index_delta.py."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge.box import Box
+from edge.cli import index_delta
 from edge.cli.common import human_bytes, json_option, print_json, short, with_box
 from edge.errors import UsageError
 
@@ -22,7 +23,11 @@ SEARCHES = {"exact": "all are compared", "signs": "some hundred are compared, fo
 
 @click.group()
 def index() -> None:
-    """Look at the index, remove from it, rebuild it, compact it."""
+    """Look at the index, remove from it, rebuild it, compact it; send what changed in it to boxes."""
+
+
+for _command in (index_delta.delta, index_delta.apply):
+    index.add_command(_command)
 
 
 @index.command()

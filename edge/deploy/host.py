@@ -115,7 +115,7 @@ class ThisHost:
             (model / MODEL_CONFIG).write_bytes(model_config)
             bundle = Bundle(Path(scratch), manifest, digest)
             copy = prepared.folder_of(bundle, cache()) if config.engine.prepare else None
-            parts = parts_of(bundle, config, threads=config.threads or cores(), prepared=copy)
+            parts = parts_of(bundle, config, threads=config.threads or cores(), prepared=copy, serves=True)
         context = min(config.answer.context_tokens, manifest.model.context_tokens)
         fit(parts, budget_of(config.memory_budget), Use(context))
 
@@ -142,6 +142,11 @@ class ThisHost:
         if embedder != manifest.embedder.fingerprint:
             return f"{index} was made with another embedder than this release's: run `edge index rebuild`"
         return None
+
+    @property
+    def settings(self) -> EdgeConfig:
+        """The box's configuration."""
+        return self._settings(None)
 
     def _settings(self, packed: Path | None) -> EdgeConfig:
         own = self._config or self._root / CONFIG

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +19,23 @@ from edge import bundle as bundles
 from edge.bundle import MANIFEST, MODEL_CONFIG, FileEntry, Manifest
 from edge.config import parse
 from edge.deploy import trust as trusts
-from edge.deploy.archive import Archive, read_pieces
+from edge.deploy.archive import Archive
 from edge.deploy.diff import manifest_of
-from edge.deploy.disk import Disk, make_folders, remove, replace_file, sync_tree
+from edge.deploy.disk import Disk, make_folders, remove, sync_tree
 from edge.deploy.host import Host, Smoke
-from edge.deploy.links import CURRENT, RELEASES, flip, refused, release_of, served, target_of
+from edge.deploy.indexes import clear_indexes, must_wait
+from edge.deploy.links import (
+    CURRENT,
+    NEXT,
+    PREVIOUS,
+    RELEASES,
+    flip,
+    refused,
+    release_of,
+    served,
+    target_of,
+    wait_with,
+)
 from edge.deploy.probe import Probe
 from edge.deploy.releases import (
     KEEP,
@@ -33,14 +46,16 @@ from edge.deploy.releases import (
     prune,
     read_state,
     retire,
+    seed,
     verify_release,
     write_state,
 )
 from edge.deploy.signatures import seconds_of
-from edge.deploy.table import BUNDLE, CONFIG, INDEX, PROBE, SIGNATURES, TABLE
+from edge.deploy.table import BUNDLE, PROBE, SIGNATURES, TABLE
 from edge.deploy.trust import Verified
 from edge.errors import ArchiveError, DeployError, EdgeError, TrustError
 from edge.sizes import mib
+from edge.store.place import index_of
 
 MARGIN_BYTES = 16 * 2**20
 """Room that an installation leaves on the disk, at least."""
@@ -63,18 +78,30 @@ class Installed:
     previous: str | None  # what the box served before, relative to its folder
     verified: Verified | None  # None: not trusted, and allowed to be
     smoke: Smoke | None  # None: the release had been there already
-    removed: tuple[str, ...]  # releases that were cleared away
+    removed: tuple[str, ...]  # releases and indexes that were cleared away
     notes: tuple[str, ...]
+    waits: bool = False  # for its index, and is served once that is made: `edge.deploy.reindex`
 
 
-def install(path: Path, root: Path, options: Options, *, host: Host, disk: Disk | None = None) -> Installed:
-    """Install the archive `path` on the box `root` and serve it.
+def install(source: Path | Archive, root: Path, options: Options, *, host: Host, disk: Disk | None = None) -> Installed:
+    """Install an archive, given by its path or open already, on the box `root` and serve it.
 
     :raises DeployError: it is refused or fails; says why, and what the box serves: what it served before.
     """
     disk, root = disk or Disk(), root.resolve()
-    with refused(root), locked(root, disk), Archive.open(path) as archive:
+    with refused(root), locked(root, disk), ExitStack() as opened:
+        archive = opened.enter_context(Archive.open(source)) if isinstance(source, Path) else source
         return _Installation(archive, root, options, host, disk).run()
+
+
+def precheck(archive: Archive, root: Path, options: Options, *, host: Host) -> None:
+    """All that `install` checks before it writes, without holding the box: worth it before an archive is fetched.
+
+    :raises DeployError: it would be refused.
+    """
+    root = root.resolve()
+    with refused(root):
+        _Installation(archive, root, options, host, Disk()).check(read_state(root))
 
 
 class _Installation:
@@ -82,14 +109,13 @@ class _Installation:
         self._archive, self._root, self._options, self._host, self._disk = archive, root, options, host, disk
         self._partial = root / RELEASES / f"{archive.digest}{PARTIAL}"
         self._new: str | None = None
-        self._state_written = False
+        self._state_written = self._waits = False
         self._notes: list[str] = []
 
     def run(self) -> Installed:
         archive, root = self._archive, self._root
         state = read_state(root)
-        verified = self._trusted(state)
-        manifest = self._fits()
+        verified, manifest = self.check(state)
         had_copy = self._host.has_prepared(archive.table.bundle)
         smoke, name = None, self._present()
         try:
@@ -97,14 +123,22 @@ class _Installation:
                 smoke = self._stage()
                 name = self._named()
             before = served(root)
+            self._waits = must_wait(root, manifest.embedder.fingerprint)
             self._serve(name, _grown(state, name, archive.digest, verified), before)
         except BaseException:
             self._undo(state, had_copy)
             raise
         removed = self._settle(name, manifest)
-        return Installed(name, archive.table.bundle, before, verified, smoke, removed, tuple(self._notes))
+        notes = tuple(self._notes)
+        return Installed(name, archive.table.bundle, before, verified, smoke, removed, notes, self._waits)
 
     # -- before anything is written ----------------------------------------------------------------------------------
+
+    def check(self, state: State) -> tuple[Verified | None, Manifest]:
+        """Whether this box may and can take it."""
+        if self._archive.table.is_delta:
+            raise DeployError(f"{self._archive.path}: the delta of an index, not a bundle: `edge index apply` takes it")
+        return self._trusted(state), self._fits()
 
     def _trusted(self, state: State) -> Verified | None:
         archive, options = self._archive, self._options
@@ -202,8 +236,10 @@ class _Installation:
         root, disk, target = self._root, self._disk, f"{RELEASES}/{name}/{BUNDLE}"
         self._state_written = True
         write_state(root, disk, state)  # first: cut off here, this very archive may still be installed, no older one
-        if before != target:
-            flip(root, disk, target, before)
+        if self._waits:
+            wait_with(root, disk, target)
+        elif before != target or target_of(root, NEXT) is not None:
+            flip(root, disk, target, before if before != target else target_of(root, PREVIOUS))
 
     def _undo(self, state: State, had_copy: bool) -> None:
         """Remove what was written. What cannot be removed now, the next installation removes."""
@@ -231,28 +267,20 @@ class _Installation:
     def _settle(self, name: str, manifest: Manifest) -> tuple[str, ...]:
         """What comes with a new release. It is served by now: what fails here is said, and the release stays."""
         try:
-            self._seed(name)
-            self._look_at_index(manifest)
-            return tuple(prune(self._root, self._disk, self._options.keep))
+            if not self._waits:
+                self._notes += seed(self._root, self._disk, name)
+                self._look_at_index(manifest)
+            removed = prune(self._root, self._disk, self._options.keep)
+            return (*removed, *clear_indexes(self._root, self._disk))
         except OSError as error:
             self._notes.append(f"{error.filename or self._root}: {error.strerror}: run `edge deploy install` again")
             return ()
 
-    def _seed(self, name: str) -> None:
-        """Give a box that has none the index and the configuration of the archive. What it has is its own."""
-        for part in (INDEX, CONFIG):
-            source, target = self._root / RELEASES / name / part, self._root / part
-            if not source.is_file():
-                continue
-            if target.exists():
-                self._notes.append(f"{target} was left as it is; the archive's own is {source}")
-                continue
-            replace_file(self._disk, target, read_pieces(source))
-
     def _look_at_index(self, manifest: Manifest) -> None:
-        """Say so where the box's index was made with another embedder."""
-        if (self._root / INDEX).is_file():
-            note = self._host.index_note(self._root / INDEX, manifest)
+        """Say so where the box's index does not fit what is served now."""
+        index = index_of(self._root, manifest.embedder.fingerprint)
+        if index.is_file():
+            note = self._host.index_note(index, manifest)
             if note is not None:
                 self._notes.append(note)
 

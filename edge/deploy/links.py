@@ -1,4 +1,4 @@
-"""The two links of a box, `current` and `previous`, and how they are switched.
+"""The links of a box, `current`, `previous` and `next`, and how they are switched.
 
 A link is switched by making the new one under another name and renaming it: there is always one, the old or the new.
 """
@@ -17,6 +17,8 @@ from edge.deploy.table import BUNDLE
 from edge.errors import DeployError, EdgeError
 
 RELEASES, CURRENT, PREVIOUS = "releases", "current", "previous"
+NEXT = "next"
+"""A release that is to be served once its index is made: see `edge.deploy.reindex`."""
 _TARGET = re.compile(rf"{RELEASES}/([0-9a-f]{{64}}(?:\.[0-9]+)?)/{BUNDLE}")
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some room (`edge releases --prune`)",
@@ -55,6 +57,12 @@ def served(root: Path) -> str | None:
     return target
 
 
+def waiting(root: Path) -> str | None:
+    """The release that waits for its index, as a link's target."""
+    target = target_of(root, NEXT)
+    return None if target == target_of(root, CURRENT) else target
+
+
 @contextmanager
 def refused(root: Path) -> Iterator[None]:
     """Every error of the block as a DeployError that says what to do, and what the box serves after it."""
@@ -84,14 +92,27 @@ def flip(root: Path, disk: Disk, current: str, previous: str | None) -> None:
     """Point both links elsewhere, durably. On an error they are put back before it is raised.
 
     `previous` comes first: cut off between the two, the box serves what it served, and `previous` points to that too,
-    so nothing that somebody may want back is lost from the disk.
+    so nothing that somebody may want back is lost from the disk. A release that waits is given up before, so that it
+    cannot follow what was asked for later; where it is the one, its link goes last.
     """
-    before = {link: target_of(root, link) for link in (CURRENT, PREVIOUS)}
+    waits = target_of(root, NEXT)
+    steps = [(PREVIOUS, previous), (CURRENT, current)]
+    if waits is not None:
+        steps.insert(len(steps) if waits == current else 0, (NEXT, None))
+    _switch(root, disk, steps)
+
+
+def wait_with(root: Path, disk: Disk, target: str) -> None:
+    """Have a release wait to be served, durably; what is served stays. On an error nothing has changed."""
+    _switch(root, disk, [(NEXT, target)])
+
+
+def _switch(root: Path, disk: Disk, steps: list[tuple[str, str | None]]) -> None:
+    before = {link: target_of(root, link) for link, _ in steps}
     try:
-        point(root, disk, PREVIOUS, previous)
-        disk.sync(root)
-        point(root, disk, CURRENT, current)
-        disk.sync(root)
+        for link, target in steps:
+            point(root, disk, link, target)
+            disk.sync(root)
     except BaseException:
         for link, target in before.items():
             with contextlib.suppress(OSError):  # a disk that fails for good: what is seen is a whole release anyway

@@ -3,6 +3,7 @@
     ROOT/releases/<digest>/       an archive's content; never written to again
     ROOT/current                  link to the bundle that is served: releases/<digest>/bundle
     ROOT/previous                 link to the one before, in the same way
+    ROOT/next                     link to one that waits for its index, where there is such a one
     ROOT/deploy.json              the highest release number and signed time seen, and the order of installations
     ROOT/deploy.lock              held by whoever installs, rolls back or clears up
 
@@ -11,6 +12,7 @@ See `edge.deploy.links` for how the links are switched.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -24,12 +26,15 @@ from pathlib import Path
 from edge import bundle as bundles
 from edge.config import parse, to_plain
 from edge.deploy import table as tables
+from edge.deploy.archive import read_pieces
 from edge.deploy.disk import Disk, make_folders, remove, replace_file
-from edge.deploy.links import CURRENT, PREVIOUS, RELEASES, flip, refused, release_of, served, target_of
+from edge.deploy.indexes import is_ready
+from edge.deploy.links import CURRENT, NEXT, PREVIOUS, RELEASES, flip, refused, release_of, served, target_of, wait_with
 from edge.deploy.signatures import Signatures, seconds_of
 from edge.deploy.table import BUNDLE, CONFIG, INDEX, SIGNATURES, TABLE, Table
 from edge.errors import ConfigError, DeployError, EdgeError
 from edge.files import sha256_file
+from edge.store.place import indexes
 
 STATE, LOCK = "deploy.json", "deploy.lock"
 PARTIAL = ".partial"
@@ -65,25 +70,48 @@ class Release:
     bytes: int
     is_current: bool
     is_previous: bool
+    is_next: bool = False  # it waits for its index
 
 
 @contextmanager
 def locked(root: Path, disk: Disk) -> Iterator[None]:
     """Hold the box for one installation, and clear away what an interrupted one left.
 
+    A box that nothing was ever installed on is left as it was found where this fails.
+
     :raises DeployError: another one runs.
     :raises OSError: the box cannot be written.
     """
+    new = [path for path in (root / RELEASES, root) if not path.exists()]
+    is_first = not (root / LOCK).exists()
     make_folders(disk, root)
-    handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    handle = _hold(root)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DeployError(f"{root}: another installation or rollback runs: wait until it has ended") from None
         _clear_leftovers(root, disk)
         yield
+    except BaseException:
+        if is_first and not (root / STATE).exists():
+            for path in (root / LOCK, *new):
+                with contextlib.suppress(OSError):  # what cannot be removed, or holds something, does no harm
+                    path.rmdir() if path in new else path.unlink()
+        raise
     finally:
+        os.close(handle)
+
+
+def _hold(root: Path) -> int:
+    """The lock file, locked: the one that is there, not one that its last holder has removed."""
+    while True:
+        handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(handle), os.lstat(root / LOCK)):
+                return handle
+        except BlockingIOError:
+            os.close(handle)
+            raise DeployError(f"{root}: another installation or rollback runs: wait until it has ended") from None
+        except FileNotFoundError:
+            pass
         os.close(handle)
 
 
@@ -112,7 +140,8 @@ def write_state(root: Path, disk: Disk, state: State) -> None:
 def rollback(root: Path, *, to: str | None = None, disk: Disk | None = None) -> str:
     """Serve the previous release again, or one named by the first digits of its name; returns its target.
 
-    What is served now becomes the previous one. Its every byte is checked before.
+    What is served now becomes the previous one. Its every byte is checked before. One whose embedder has no index here
+    waits for it (`edge.deploy.reindex`), and what is served goes on meanwhile.
 
     :raises DeployError: there is none, or it is damaged.
     """
@@ -129,7 +158,10 @@ def rollback(root: Path, *, to: str | None = None, disk: Disk | None = None) -> 
             verify_release(root, target)
         except EdgeError as error:
             raise DeployError(f"the release to go back to cannot be used: {error}") from None
-        flip(root, disk, target, now)
+        if _may_serve(root, target):
+            flip(root, disk, target, now)
+        else:
+            wait_with(root, disk, target)
     return target
 
 
@@ -156,9 +188,9 @@ def releases(root: Path) -> list[Release]:
     """What is installed, in the order of installation."""
     root = root.resolve()
     order = {name: position for position, name in enumerate(read_state(root).installed)}
-    current, previous = (release_of(target_of(root, link)) for link in (CURRENT, PREVIOUS))
+    linked = {link: release_of(target_of(root, link)) for link in (CURRENT, PREVIOUS, NEXT)}
     return [
-        _described(root / RELEASES / name, name == current, name == previous)
+        _described(root / RELEASES / name, [link for link, other in linked.items() if other == name])
         for name in sorted(_names(root), key=lambda name: (order.get(name, -1), name))
     ]
 
@@ -168,7 +200,7 @@ def prune(root: Path, disk: Disk, keep: int = KEEP) -> list[str]:
 
     To be called with the box locked. A process that has opened a release goes on with it until it ends or reloads.
     """
-    linked = {release_of(target_of(root, link)) for link in (CURRENT, PREVIOUS)}
+    linked = {release_of(target_of(root, link)) for link in (CURRENT, PREVIOUS, NEXT)}
     idle = [one.name for one in releases(root) if one.name not in linked]
     removed = idle[: max(0, len(idle) - keep)]
     for name in removed:
@@ -189,14 +221,37 @@ def retire(root: Path, disk: Disk, name: str) -> None:
     disk.sync(root / RELEASES)
 
 
-def _described(folder: Path, is_current: bool, is_previous: bool) -> Release:
+def seed(root: Path, disk: Disk, name: str) -> list[str]:
+    """Give a box that has none the index and the configuration of a release. What it has is its own; says so."""
+    notes: list[str] = []
+    for part in (INDEX, CONFIG):
+        source, target = root / RELEASES / name / part, root / part
+        if not source.is_file():
+            continue
+        if target.exists() or (part == INDEX and indexes(root)):
+            notes.append(f"{target} was left as it is; the archive's own is {source}")
+            continue
+        replace_file(disk, target, read_pieces(source))
+    return notes
+
+
+def _may_serve(root: Path, target: str) -> bool:
+    """Whether there is an index for a bundle; one that is some documents behind will do, to go back quickly."""
+    try:
+        return is_ready(root, bundles.load(root / target).manifest.embedder.fingerprint, stale=True)
+    except EdgeError:  # what is served now, or its index, is damaged: away from it
+        return True
+
+
+def _described(folder: Path, links: list[str]) -> Release:
+    flags = (CURRENT in links, PREVIOUS in links, NEXT in links)
     try:
         table, _ = _table(folder)
         signatures = Signatures.from_bytes((folder / SIGNATURES).read_bytes(), str(folder))
     except (OSError, EdgeError):
-        return Release(folder.name, "", None, 0, is_current, is_previous)
+        return Release(folder.name, "", None, 0, *flags)
     number = max((one.release for one in signatures.signatures), default=None)
-    return Release(folder.name, f"{table.name} {table.version}", number, table.bytes, is_current, is_previous)
+    return Release(folder.name, f"{table.name} {table.version}", number, table.bytes, *flags)
 
 
 def _table(folder: Path) -> tuple[Table, str]:
@@ -222,7 +277,7 @@ def _names(root: Path) -> list[str]:
 
 
 def _clear_leftovers(root: Path, disk: Disk) -> None:
-    for link in (CURRENT, PREVIOUS):
+    for link in (CURRENT, PREVIOUS, NEXT):
         target_of(root, link)  # a folder of that name is refused before anything is done
         remove(disk, root / f".{link}.new")
     for name in (STATE, INDEX, CONFIG):

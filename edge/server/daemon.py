@@ -17,29 +17,28 @@ import uvicorn
 from starlette.applications import Starlette
 
 from edge import bundle as bundles
-from edge.box import default_bundle, read_config
-from edge.config import EdgeConfig, to_yaml
+from edge.box import default_bundle, default_index, read_config
+from edge.config import EdgeConfig
 from edge.errors import ConfigError, EdgeError
 from edge.files import home
-from edge.memory import cgroup_limit
 from edge.server import keys as key_file
 from edge.server.app import build
-from edge.server.backend import DAEMON_BYTES, Backend, BoxSettings, ProcessBackend
+from edge.server.backend import Backend
+from edge.server.boxes import backend_of, box_settings
 from edge.server.documents import Documents
 from edge.server.guard import Rules
 from edge.server.journal import Journal, Lines
 from edge.server.keys import Keys
 from edge.server.listen import BACKLOG, listening
 from edge.server.lock import sole
+from edge.server.mover import Mover
 from edge.server.notify import Notifier
 from edge.server.protocol import HeadTimeout
 from edge.server.service import Service
+from edge.server.traces import Done, Traces
 from edge.server.watch import Watch
-from edge.sizes import parse_size
 
 _TICK_SEC = 1.0
-SPARE_BYTES = 320 * 2**20
-"""With a smaller memory limit the box works inside the daemon's process: another interpreter takes 12 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +84,7 @@ class Daemon:
         self._reload = asyncio.Event()
         self._watch = Watch(self._settings.server.watch_requests, self._settings.server.watch_sec)
         self._going_back: asyncio.Task[None] | None = None
+        self._has_made_room = False
 
     async def serve(self, sockets: list[socket.socket], shown: str) -> int:
         config = self._settings.server
@@ -95,8 +95,18 @@ class Daemon:
         self._service.on_ended = self._watched
         self._documents = Documents(self._state, backend.settings, config.max_upload_bytes)
         self._documents.before, self._documents.after = self._make_room, self._give_room
+        self._mover = Mover(home(), self._documents, self._journal.event, self._is_full, self._reload.set)
+        if self._follows_home:
+            self._mover.look()
+            if backend.settings.index != str(self._index):  # it may have ended just after the index was switched
+                self._documents.recheck()
         rules = Rules(frozenset(config.allowed_hosts), needs_key=False)
-        self._app: Starlette = build(self._service, self._documents, self._keys, rules, self._journal, self._state)
+        self._service.on_done.append(self._log_texts)
+        if (traces := Traces.of(config)) is not None:
+            self._service.on_done.append(traces.done)
+        self._app: Starlette = build(
+            self._service, self._documents, self._keys, rules, self._journal, self._state, traces
+        )
         server = _Server(
             uvicorn.Config(
                 self._app,
@@ -119,7 +129,8 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end, server)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-        tasks = [asyncio.create_task(work) for work in (self._documents.work(), self._tick(), self._reloads())]
+        works = (self._documents.work(), self._mover.work(), self._tick(), self._reloads())
+        tasks = [asyncio.create_task(work) for work in works]
         if self._options.load:
             await self._service.ask("load")
         self._journal.event("listening", address=shown, bundle=bundle.digest, model=bundle.manifest.name)
@@ -131,6 +142,8 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._service.backend.close()
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
             self._journal.event("ended")
         return 0
 
@@ -183,22 +196,31 @@ class Daemon:
                     await service.gate.idle()
             except TimeoutError:
                 service.cut("the daemon was told to load another bundle, and this took too long: ask again")
-            before = service.bundle, self._settings
-            was_loaded = service.backend.pid is not None
-            await self._use(bundle, settings)
-            try:
-                if was_loaded:
-                    await service.ask("load")
-            except EdgeError as error:
-                await self._use(*before)
-                await self._go_back(bundle.digest, f"it cannot be loaded: {error}")
-                raise
+            async with service.still(settings.server.drain_sec):
+                before = await self._swap(bundle, settings)
         finally:
             service.gate.release()
+        if self._follows_home:
+            self._mover.look()
         self._journal.event("reloaded", bundle=bundle.digest)
         if bundle.digest != before[0].digest and self._going_back is None:
             self._watch.begin(time.monotonic())
         self._going_back = None
+
+    async def _swap(self, bundle: bundles.Bundle, settings: EdgeConfig) -> tuple[bundles.Bundle, EdgeConfig]:
+        """Use another bundle, if it can be loaded where one was loaded; returns what was used before."""
+        service = self._service
+        before = service.bundle, self._settings
+        was_loaded = service.backend.pid is not None
+        await self._use(bundle, settings)
+        try:
+            if was_loaded:
+                await service.ask("load")
+        except EdgeError as error:
+            await self._use(*before)
+            await self._go_back(bundle.digest, f"it cannot be loaded: {error}")
+            raise
+        return before
 
     async def _use(self, bundle: bundles.Bundle, settings: EdgeConfig) -> None:
         """Have another box serve, once the one before has ended."""
@@ -207,7 +229,10 @@ class Daemon:
         self._settings = settings
         service.bundle, service.config = bundle, settings.server
         service.backend = self._backend(bundle)
+        is_other = self._documents.settings.index != service.backend.settings.index
         self._documents.settings = service.backend.settings
+        if is_other:
+            self._documents.recheck()
 
     def _watched(self, error: str, first_sec: float | None) -> None:
         """A request ended; where the bundle that was swapped in proves bad, the one before serves again."""
@@ -230,6 +255,11 @@ class Daemon:
         self._journal.event("rolled_back", bundle=bad, reason=reason, to=target)
         self._journal.audit("rolled_back", bundle=bad, reason=reason, to=target)
         self._reload.set()
+
+    @property
+    def _follows_home(self) -> bool:
+        """Whether it was told neither a bundle nor an index, so that both may be switched under it."""
+        return self._options.bundle is None and self._options.index is None
 
     def _is_current(self, digest: str) -> bool:
         """Whether a bundle is still what the box is to serve; one that cannot even be read is."""
@@ -258,54 +288,36 @@ class Daemon:
                 await service.backend.close()
                 self._journal.event("unloaded", idle_sec=round(idle))
 
+    def _is_full(self) -> bool:
+        """Whether an ingest does not fit beside the model."""
+        return not self._service.backend.state.get("ingest_fits", True)
+
     async def _make_room(self) -> None:
         """Before an ingest: where it does not fit beside the model, the model goes until it is done."""
         service = self._service
-        if service.backend.state.get("ingest_fits", True):
+        if not self._is_full():
             return
+        self._has_made_room = True
         service.gate.hold()
         await service.gate.idle()
         await service.backend.close()
 
     async def _give_room(self) -> None:
-        self._service.gate.release()
+        if self._has_made_room:
+            self._has_made_room = False
+            self._service.gate.release()
+
+    def _log_texts(self, one: Done, request: str) -> None:
+        if self._settings.server.log_prompts:
+            self._journal.texts(one, request)
 
     def _box_ended(self, reason: str) -> None:
         self._journal.event("box_ended", reason=reason)
 
     def _backend(self, bundle: bundles.Bundle) -> Backend:
-        """The box in a process of its own, which gives all its memory back; where little is there, inside this one."""
-        if self._is_short:
-            from edge.server.inside import InsideBackend
-
-            return InsideBackend(self._box_settings(bundle))
-        return ProcessBackend(self._box_settings(bundle), self._box_ended)
-
-    @property
-    def _is_short(self) -> bool:
-        budget, limit = self._settings.memory_budget, cgroup_limit()
-        sizes = [*([parse_size(budget)] if budget is not None else []), *([limit.bytes] if limit is not None else [])]
-        return min(sizes, default=SPARE_BYTES) < SPARE_BYTES
-
-    def _box_settings(self, bundle: bundles.Bundle) -> BoxSettings:
-        settings, budget = self._settings, self._settings.memory_budget
-        beside = 0 if self._is_short else DAEMON_BYTES
-        if budget is not None:  # a limit of the system counts this process by itself
-            budget = max(1, parse_size(budget) - beside)
-        sessions = settings.server.sessions
-        engine = dataclasses.replace(
-            settings.engine,
-            sessions=sessions,
-            prefix_caches=max(sessions, settings.engine.prefix_caches),
-            guided=True,
-        )
-        return BoxSettings(
-            bundle=str(bundle.path.absolute()),
-            index=str(self._index),
-            config=to_yaml(dataclasses.replace(settings, memory_budget=budget, engine=engine)),
-            documents=str(self._state / "documents"),
-            beside_bytes=beside,
-        )
+        index = self._index if self._options.index is not None else default_index(bundle.path).absolute()
+        settings = box_settings(self._settings, bundle, index, self._state / "documents")
+        return backend_of(self._settings, settings, self._box_ended)
 
 
 class _Server(uvicorn.Server):

@@ -65,6 +65,8 @@ class Documents:
         self.settings, self._max_bytes = settings, max_bytes
         self._wake = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
+        self._one = asyncio.Lock()  # job at a time
+        self._is_stale = False  # the index is another one, which may not have all that is `ready`
         self.before: Callable[[], Awaitable[None]] | None = None
         self.after: Callable[[], Awaitable[None]] | None = None
         shutil.rmtree(self._uploads, ignore_errors=True)
@@ -119,10 +121,37 @@ class Documents:
         while True:
             self._wake.clear()
             batch = self._pending()[:_BATCH]
-            if not batch:
+            if self._is_stale:
+                await self._compare()
+            elif not batch:
                 await self._wake.wait()
             elif not await self._take(batch):
                 await asyncio.sleep(_RETRY_SEC)
+
+    def recheck(self) -> None:
+        """The index is another one: have it hold what the documents' files hold."""
+        self._is_stale = True
+        self._wake.set()
+
+    async def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Have a process do a job (`edge.server.indexer`), once there is room for it; never two at a time.
+
+        What went wrong is in the report: `error` and `message`.
+        """
+        async with self._one:
+            if self.before is not None:
+                await self.before()
+            try:
+                return await self._index(job)
+            finally:
+                if self.after is not None:
+                    await self.after()
+
+    async def _compare(self) -> None:
+        report = await self.run({"add": [str(self.root)], "remove": [], "prune": True})
+        self._is_stale = "error" in report
+        if self._is_stale:
+            await asyncio.sleep(_RETRY_SEC)
 
     async def _take(self, batch: list[Record]) -> bool:
         """Run the indexer on a batch; whether it went through."""
@@ -133,13 +162,8 @@ class Documents:
         for record in added:
             record.status, record.message = "indexing", ""
             self._write(record)
-        if self.before is not None:
-            await self.before()
-        try:
-            report = await self._index([str(self.path(r)) for r in added], [str(self.path(r)) for r in removed])
-        finally:
-            if self.after is not None:
-                await self.after()
+        paths = {"add": [str(self.path(r)) for r in added], "remove": [str(self.path(r)) for r in removed]}
+        report = await self.run(paths)
         if "error" in report:
             again = report["error"] in _AGAIN
             for record in batch:
@@ -153,9 +177,9 @@ class Documents:
             self._forget(record)
         return True
 
-    async def _index(self, add: list[str], remove: list[str]) -> dict[str, Any]:
+    async def _index(self, job: dict[str, Any]) -> dict[str, Any]:
         opened = {name: getattr(self.settings, name) for name in ("bundle", "index", "config")}
-        job = {"parent": os.getpid(), "add": add, "remove": remove, **opened}
+        job = {"parent": os.getpid(), **opened, **job}
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "edge.server.indexer", json.dumps(job),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,

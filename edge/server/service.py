@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from edge.server.backend import Backend, result_of
 from edge.server.errors import HttpError
 from edge.server.gate import Full, Gate
 from edge.server.metrics import Metrics
+from edge.server.traces import Done
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ class Caller:
 
     id: str  # of the key, else the address: requests of one wait behind each other
     namespace: str  # whose documents it sees beside the owner's
+    request: str = ""  # id of the request
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,13 @@ class Service:
         self.gate = Gate(config.sessions, config.queue, config.queue_sec)
         self.metrics = Metrics(self)
         self.on_ended: Callable[[str, float | None], None] | None = None  # error, and time to the first token
+        self.on_done: list[Callable[[Done, str], None]] = []  # told of all that the box did, with the request's id
         self.used = time.monotonic()  # when a request last had to do with the box
         self._keep_sec: float | None = None  # as the last request asked for, where it did
         self._streams: set[Stream] = set()
         self._asking = 0
+        self._may_ask, self._none_asks = asyncio.Event(), asyncio.Event()
+        self._may_ask.set()
 
     @property
     def is_idle(self) -> bool:
@@ -117,18 +122,61 @@ class Service:
         await stream.begin()
         return stream
 
+    @asynccontextmanager
+    async def still(self, seconds: float) -> AsyncIterator[None]:
+        """A time in which the box may be closed: requests that need no generator have ended, and new ones wait.
+
+        :param seconds: they get to end, at most.
+        """
+        self._may_ask.clear()
+        try:
+            self._none_asks.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while self._asking:
+                        await self._none_asks.wait()
+                        self._none_asks.clear()
+            yield
+        finally:
+            self._may_ask.set()
+
     async def ask(self, do: str, **request: Any) -> Any:
         """A request that needs no generator; errors as the box raises them."""
+        if do != "load":  # which is what a box is opened with
+            await self._may_ask.wait()
         self.used = time.monotonic()
         self._asking += 1
+        began, started, result, kind = time.time(), self.used, None, ""
         try:
             async with asyncio.timeout(self.config.request_sec):
-                return await result_of(self.backend.call(do, **request))
+                result = await result_of(self.backend.call(do, **request))
+                return result
         except TimeoutError:
+            kind = "Timeout"
             raise EngineError(f"it took longer than {self.config.request_sec:g} s (server.request_sec)") from None
+        except EdgeError as error:
+            kind = type(error).__name__
+            raise
         finally:
             self._asking -= 1
+            if not self._asking:
+                self._none_asks.set()
             self.used = time.monotonic()
+            self.done(do, request, began, 0.0, self.used - started, result, kind)
+
+    def done(
+        self, do: str, request: dict[str, Any], began: float, waited: float, seconds: float, result: Any, error: str,
+        *, said: str = "", id: str = "",
+    ) -> None:  # fmt: skip
+        """Tell whoever wants to know what the box did."""
+        if not self.on_done:
+            return
+        adapter = f":{request['adapter']}" if request.get("adapter") else ""
+        model = f"{self.bundle.manifest.name}{adapter}{RAG if do == 'ask' else ''}"
+        told = result if isinstance(result, dict) else {}
+        one = Done(do, request, model, began, waited, seconds, told, error, said)
+        for tell in self.on_done:
+            tell(one, id)
 
 
 class Stream:
@@ -186,7 +234,8 @@ class Stream:
     async def _pump(self) -> None:
         service = self._service
         started = time.monotonic()
-        kind, first = "", None
+        began, kind, first, waited = time.time(), "", None, 0.0
+        result, said = None, ""
         try:
             async with asyncio.timeout(service.config.request_sec), service.gate.enter(self._caller.id) as waited:
                 self.queued_sec = waited
@@ -196,6 +245,8 @@ class Stream:
                     service.metrics.message(self._do, message, started + waited)
                     if first is None and "token" in message:
                         first = service.used - started - waited
+                    said += message.get("token", "")
+                    result = message.get("result", result)
                     self._messages.put_nowait(message)
         except (EdgeError, Full) as error:
             kind = type(error).__name__
@@ -209,7 +260,11 @@ class Stream:
             raise
         finally:
             service.used = time.monotonic()
-            service.metrics.ended(self._do, service.used - started, kind)
+            seconds = service.used - started
+            service.metrics.ended(self._do, seconds, kind)
+            service.done(
+                self._do, self._request, began, waited, seconds, result, kind, said=said, id=self._caller.request
+            )
             if service.on_ended is not None:
                 service.on_ended(kind, first)
 

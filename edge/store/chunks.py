@@ -65,16 +65,18 @@ class Store:
         fingerprint: str | None = None,
         dim: int | None = None,
         chunker: str | None = None,
+        frozen: bool = False,
     ) -> Store:
         """Open an index, or with `create` make one where there is none; what is given must be what it was made with.
 
+        :param frozen: it is one that nobody may write to, as in a release: for reading, and not a file beside it.
         :raises StoreMissing: there is none and `create` is false.
         :raises StoreMismatch: another embedder, dimension or chunker made it; the message says how to rebuild.
         :raises StoreError: it cannot be used: see `edge.store.connect.ERRORS`.
         """
         if create and (fingerprint is None or dim is None or chunker is None):
             raise UsageError("a new index needs the embedder's fingerprint and dimension and the chunker's version")
-        store = cls(connect(path, create=create), path)
+        store = cls(connect(path, create=create, frozen=frozen), path)
         try:
             if store.connection.readonly("main"):
                 require_newest(store.connection, path)
@@ -119,17 +121,14 @@ class Store:
         :raises StoreBusy: another process holds the write lock for longer than the timeout.
         """
         with translated(self.path):
-            if self.connection.in_transaction:
-                with self.connection:
-                    yield
-                return
-            self.connection.execute("BEGIN IMMEDIATE")
+            is_part = self.connection.in_transaction
+            self.connection.execute("SAVEPOINT part" if is_part else "BEGIN IMMEDIATE")
             try:
                 yield
-                self.connection.execute("COMMIT")
+                self.connection.execute("RELEASE part" if is_part else "COMMIT")
             except BaseException:
-                if self.connection.in_transaction:  # SQLite has rolled back by itself where the disk is full
-                    self.connection.execute("ROLLBACK")
+                if self.connection.in_transaction:  # SQLite has rolled back all by itself where the disk is full
+                    self.connection.execute("ROLLBACK TO part; RELEASE part" if is_part else "ROLLBACK")
                 raise
 
     # -- documents ----------------------------------------------------------------------------------------------

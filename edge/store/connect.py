@@ -67,9 +67,10 @@ def translation(error: apsw.Error, path: Path) -> StoreError:
     return StoreError(f"{path}: the index cannot be used: {type(error).__name__}: {error}")
 
 
-def connect(path: Path, *, create: bool) -> apsw.Connection:
+def connect(path: Path, *, create: bool, frozen: bool = False) -> apsw.Connection:
     """Open the index file; in a folder that cannot be written, open it for reading.
 
+    :param frozen: nobody writes to it, nor does this: not even a file is made beside it.
     :raises StoreMissing: there is no such file and `create` is false.
     :raises StoreError: see `ERRORS`.
     """
@@ -82,7 +83,7 @@ def connect(path: Path, *, create: bool) -> apsw.Connection:
             _make_folder(path)
             flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
             connection = apsw.Connection(str(path), flags=flags)
-        elif os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        elif not frozen and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
             connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         else:
             connection = _connect_read_only(path)

@@ -48,7 +48,7 @@ def read(connection: apsw.Connection, source: str) -> Document | None:
     identifier, sha256, type_, title, language, date, tags, blocks = found
     return Document(
         source=source, sha256=sha256, type=type_, title=title, text=span(connection, identifier), language=language,
-        blocks=_unpack_blocks(blocks), date=date, tags=tuple(json.loads(tags)),
+        blocks=blocks_of(zlib.decompress(blocks)), date=date, tags=tuple(json.loads(tags)),
     )  # fmt: skip
 
 
@@ -69,6 +69,10 @@ def _pack_blocks(blocks: Sequence[Block]) -> bytes:
     return zlib.compress(json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode())
 
 
-def _unpack_blocks(content: bytes) -> tuple[Block, ...]:
-    plain = json.loads(zlib.decompress(content))
+def blocks_of(text: str | bytes) -> tuple[Block, ...]:
+    """Blocks of the JSON that a document keeps of them.
+
+    :raises ValueError, TypeError: it is none.
+    """
+    plain = json.loads(text)
     return tuple(Block(start, end, kind, tuple(headings), page) for start, end, kind, headings, page in plain)

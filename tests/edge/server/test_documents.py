@@ -134,8 +134,8 @@ class Scripted(Documents):
         super().__init__(state, documents(state).settings, 1000)
         self.reports, self.jobs = reports, list[tuple[list[str], list[str]]]()
 
-    async def _index(self, add: list[str], remove: list[str]) -> dict[str, Any]:
-        self.jobs.append((add, remove))
+    async def _index(self, job: dict[str, Any]) -> dict[str, Any]:
+        self.jobs.append((job["add"], job["remove"]))
         if not self.reports:
             raise asyncio.CancelledError
         return self.reports.pop(0)
@@ -202,10 +202,10 @@ def test_replaced_while_it_is_indexed_it_is_indexed_again(tmp_path: Path) -> Non
     put(there, "a.md", b"one")
     inner = there._index
 
-    async def replaced(add: list[str], remove: list[str]) -> dict[str, Any]:
+    async def replaced(job: dict[str, Any]) -> dict[str, Any]:
         if not there.jobs:
             await there.put("default", "a.md", pieces(b"two"))
-        return await inner(add, remove)
+        return await inner(job)
 
     there._index = replaced  # type: ignore[method-assign]
     work(there)
