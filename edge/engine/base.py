@@ -9,11 +9,11 @@ with WorkerEngine(bundle.path, bundle.manifest.model) as engine:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
+from edge.engine.schemas import check_schema
 from edge.errors import PromptTooLong, UsageError
 from edge.types import Token
 
@@ -83,6 +83,7 @@ class EngineOptions:
     sessions: int = 1  # requests that generate at the same time; the next waits for one of them to end
     guided: bool = True  # whether there is memory for `Sampling.guidance`: some 44 MiB from its first use on
     tight_memory: bool = False  # the budget holds little more than what is used: see edge.mapped
+    provider: str = ""  # ONNX Runtime's name of the accelerator that runs the model's folder; empty: the CPU
 
 
 class Session(Protocol):
@@ -162,17 +163,7 @@ def check_sampling(sampling: Sampling) -> None:
         if not guidance.text.strip():
             raise UsageError(f"the {guidance.kind} is empty")
         if guidance.kind == "json_schema":
-            _check_schema(guidance.text)
-
-
-def _check_schema(text: str) -> None:
-    """The generator library reports keywords that it cannot enforce, but for a schema that tells it not to."""
-    try:
-        schema = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"the json_schema is not JSON: {error}") from None
-    if isinstance(schema, dict) and "x-guidance" in schema:
-        raise UsageError("the json_schema has the key x-guidance, which can turn off its enforcement: remove it")
+            check_schema(guidance.text)
 
 
 def check_adapter(name: str | None, known: Collection[str]) -> None:

@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded
@@ -22,6 +23,7 @@ import numpy as np
 import onnxruntime_genai as og
 from numpy.typing import NDArray
 
+from edge.engine import accelerator
 from edge.engine.base import (
     EngineOptions,
     Message,
@@ -31,8 +33,9 @@ from edge.engine.base import (
     check_sampling,
 )
 from edge.engine.prefix import PrefixCache
+from edge.engine.schemas import one_line
 from edge.engine.session import GenaiSession, translated
-from edge.errors import EngineError, UsageError
+from edge.errors import EngineError
 from edge.machine import cores
 from edge.mapped import MappedFiles, read_used
 
@@ -44,8 +47,6 @@ PIECE_SEC = 0.08
 """What a piece of a prompt should take: a cancelled request waits for it."""
 MIN_PIECE_TOKENS = 16
 """Smaller pieces would cost more than they save: a matrix product reads all weights for each."""
-GRAMMAR_ERROR = "Error creating grammar"
-"""What the library says of guidance that it cannot enforce, before the reason."""
 VERIFY = "Try `edge bundle verify`."
 
 
@@ -74,9 +75,15 @@ class GenaiEngine:
         most = max(1, options.sessions, options.prefix_caches)
         self._cache: PrefixCache[og.Generator] = PrefixCache(options.prefix_caches, most)
         self._in_use = 0  # generators of sessions that have begun and not ended
+        self._linked: TemporaryDirectory[str] | None = None
         try:
-            self._config = og.Config(str(folder))
-            self._config.overlay(json.dumps(_overlay(options)))
+            if options.provider:
+                accelerator.register(options.provider, og)
+                self._linked = accelerator.on_this_machine(folder, options.provider)
+                self._config = og.Config(self._linked.name)
+            else:
+                self._config = og.Config(str(folder))
+                self._config.overlay(json.dumps(_overlay(options)))
             self._tokenizer = og.Tokenizer(self._config)
         except (RuntimeError, OSError) as error:
             raise EngineError(f"{folder} cannot be loaded: {error}. {VERIFY}") from error
@@ -105,8 +112,9 @@ class GenaiEngine:
                 self._model = og.Model(self._config)
             except (RuntimeError, MemoryError) as error:
                 raise EngineError(f"the model cannot be loaded: {error}. {VERIFY}") from error
-            self._mapped = MappedFiles(self._folder, read_used(self._folder))
-            self._mapped.settle(tight=self._options.tight_memory)
+            if not self._options.provider:
+                self._mapped = MappedFiles(self._folder, read_used(self._folder))
+                self._mapped.settle(tight=self._options.tight_memory)
         elif self._mapped is not None:
             self._mapped.revive()
 
@@ -143,6 +151,8 @@ class GenaiEngine:
         self._loaded.clear()
         self._adapters = None
         self._model = self._mapped = None
+        if self._linked is not None:
+            self._linked.cleanup()
 
     def _set_piece(self, tok_per_sec: float) -> None:
         """Choose the size of the next piece, so that it takes `PIECE_SEC` on this machine as fast as it is now."""
@@ -170,24 +180,15 @@ class GenaiEngine:
 
     def _generator(self, max_length: int, sampling: Sampling, adapter: str | None) -> og.Generator:
         """A generator with nothing in it; its adapter is chosen once, before the first token is read."""
-        generator = self._built(self._params(max_length, sampling), sampling)
+        params = self._params(max_length, sampling)
+        if (guidance := sampling.guidance) is not None:  # the generator compiles it
+            text = one_line(guidance.text) if guidance.kind == "json_schema" else guidance.text
+            params.set_guidance(guidance.kind, text)
+        generator = og.Generator(self._model, params)
         if adapter is not None:
             self._load_adapter(adapter)
             generator.set_active_adapter(self._adapters, adapter)
         return generator
-
-    def _built(self, params: og.GeneratorParams, sampling: Sampling) -> og.Generator:
-        if sampling.guidance is None:
-            return og.Generator(self._model, params)
-        kind, text = sampling.guidance.kind, sampling.guidance.text
-        params.set_guidance(kind, text)
-        try:
-            return og.Generator(self._model, params)
-        except RuntimeError as error:  # with guidance, the library compiles the grammar here
-            if GRAMMAR_ERROR not in str(error):
-                raise
-            reason = str(error).partition(GRAMMAR_ERROR)[2].strip(": \n")
-            raise UsageError(f"the {kind} cannot be enforced: {reason}") from None
 
     def _load_adapter(self, name: str) -> None:
         if self._adapters is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.engine.base import FinishReason, Sampling, Stats
+from edge.engine.base import FinishReason, Guidance, Sampling, Stats
 from edge.engine.stops import StopFilter
-from edge.errors import EngineError
+from edge.errors import EngineError, UsageError
 from edge.types import Logprobs, Token
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class GenaiSession:
         self._is_cancelled = False
         self.is_ended = self._limit < 1  # all its tokens have been given out: what is left of `steps` takes no time
         self._cached = self._read = self._count = 0
+        self._said = ""  # while it is held to a schema
         self._finish_reason: FinishReason = "length"
         self._started = self._first = self._last = 0.0
 
@@ -62,13 +64,14 @@ class GenaiSession:
         """
         engine = self._engine
         self._started = self._first = self._last = time.perf_counter()
-        with translated():
+        with translated(self._sampling.guidance):
             generator, self._cached = engine._open(self._token_ids, self._sampling, self._adapter)
             self._read = self._cached
             try:
                 yield from self._prefill(generator)
                 if self._read == len(self._token_ids):
                     yield from self._decode(generator)
+                self._check_said()
             except GeneratorExit:  # whoever reads the stream has had enough; the prefix is sound all the same
                 self._keep(generator)
                 raise
@@ -129,7 +132,10 @@ class GenaiSession:
                 logprobs = None
                 if row is not None:
                     logprobs = _logprobs(row, token_id, self._sampling.logprobs or 0, self._engine._tokenizer)
-                ready += self._stops.push(Token(token_id, str(pieces.decode(token_id)), logprobs))
+                text = str(pieces.decode(token_id))
+                if self._sampling.guidance is not None:
+                    self._said += text
+                ready += self._stops.push(Token(token_id, text, logprobs))
                 if self._stops.found:
                     self._end("stop")
             if self.is_ended:
@@ -144,6 +150,20 @@ class GenaiSession:
         if self._sampling.logprobs is None:
             return None
         return np.array(generator.get_logits()[0, -1], dtype=np.float32)
+
+    def _check_said(self) -> None:
+        """A schema that ends an answer in the middle, or before it begins, is one that the library cannot enforce.
+
+        :raises UsageError: this is one.
+        """
+        guidance = self._sampling.guidance
+        if guidance is None or guidance.kind != "json_schema" or self._finish_reason != "stop" or self._stops.found:
+            return
+        try:
+            json.loads(self._said)
+        except ValueError:
+            after = f"after {self._said[:40]!r} nothing" if self._said else "nothing"
+            raise UsageError(f"the json_schema cannot be enforced: {after} can be said that fits it") from None
 
     def _stopped(self) -> bool:
         if self._is_cancelled:
@@ -161,13 +181,25 @@ def _logprobs(row: NDArray[np.float32], token_id: int, count: int, tokenizer: To
     return Logprobs(float(logs[token_id]), top)
 
 
+UNENFORCED = ("Error creating grammar", "Error committing tokens", "Error computing mask")
+"""What the library says of guidance that it cannot enforce, before the reason: when it reads it, and at some token."""
+_STATE = "\n<state>"  # what it goes on with is for its authors
+
+
 @contextmanager
-def translated() -> Iterator[None]:
+def translated(guidance: Guidance | None = None) -> Iterator[None]:
     """The library's errors as this package's.
 
+    :param guidance: of the request that it works on.
+    :raises UsageError: the guidance cannot be enforced.
     :raises EngineError: the library fails.
     """
     try:
         yield
     except RuntimeError as error:
+        text = str(error)
+        if guidance is not None and (said := next((one for one in UNENFORCED if one in text), None)):
+            reason = text.partition(said)[2].partition(_STATE)[0].strip(": \n")
+            advice = "" if said == UNENFORCED[0] else ". Fewer optional properties and alternatives may help"
+            raise UsageError(f"the {guidance.kind} cannot be enforced: {reason}{advice}") from None
         raise EngineError(f"the model failed while generating: {error}") from error

@@ -11,9 +11,10 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from edge.errors import EdgeError
-from edge.server import ollama, openai, own, page, responses, status
+from edge.server import embeddings, ollama, openai, own, page, rerank, responses, status
 from edge.server.documents import Documents
 from edge.server.errors import HttpError, http_error, ollama_shape, openai_shape
 from edge.server.gate import Full
@@ -22,16 +23,17 @@ from edge.server.journal import Journal, Requests
 from edge.server.keys import Keys
 from edge.server.replies import json_response
 from edge.server.service import Service
+from edge.server.traces import Traces
 
 ROUTES = [
     Route("/v1/chat/completions", openai.chat, methods=["POST"]),
     Route("/v1/completions", openai.completions, methods=["POST"]),
     Route("/v1/responses", responses.responses, methods=["POST"]),
-    Route("/v1/embeddings", openai.embeddings, methods=["POST"]),
+    Route("/v1/embeddings", embeddings.embeddings, methods=["POST"]),
     Route("/v1/models", openai.models),
     Route("/v1/models/{name}", openai.model),
     Route("/v1/search", own.search, methods=["POST"]),
-    Route("/v1/rerank", own.rerank, methods=["POST"]),
+    Route("/v1/rerank", rerank.rerank, methods=["POST"]),
     Route("/v1/source", own.source),
     Route("/v1/feedback", own.feedback, methods=["POST"]),
     Route("/v1/index", own.index_status),
@@ -60,11 +62,24 @@ ROUTES = [
 ]
 
 
-def build(service: Service, documents: Documents, keys: Keys, rules: Rules, journal: Journal, state: Path) -> Starlette:
+_UNTRACED = ("/healthz", "/readyz", "/metrics", "/v1/status", "/page/{file}")
+"""What is asked for all the time, and says nothing of a request."""
+
+
+def build(
+    service: Service,
+    documents: Documents,
+    keys: Keys,
+    rules: Rules,
+    journal: Journal,
+    state: Path,
+    traces: Traces | None = None,
+) -> Starlette:
     """The application; `state` is the daemon's folder."""
+    tracing = [] if traces is None else [Middleware(traces.middleware, route_of=_route_of)]
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(Requests, journal=journal), Middleware(Guard, keys=keys, rules=rules)],
+        middleware=[*tracing, Middleware(Requests, journal=journal), Middleware(Guard, keys=keys, rules=rules)],
         exception_handlers={
             HTTPException: _refused,
             HttpError: _failed,
@@ -103,6 +118,12 @@ async def _refused(request: Request, error: Exception) -> Response:
         headers = {"Allow": ", ".join(_methods(request))}
     told = HttpError(error.status_code, text.get(error.status_code, str(error.detail)), None, headers)
     return await _failed(request, told)
+
+
+def _route_of(scope: Scope) -> str:
+    """The path as the table of routes has it: what clients put into it may name a document. "": it is not traced."""
+    found = next((route.path for route in ROUTES if route.matches(scope)[0] is not Match.NONE), "")
+    return "" if found in _UNTRACED else found
 
 
 def _methods(request: Request) -> list[str]:

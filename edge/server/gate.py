@@ -38,7 +38,7 @@ class Gate:
         self.slots, self.places, self.wait_sec = slots, places, wait_sec
         self.running = 0
         self._queues: dict[str, deque[_Waiting]] = {}  # in the order of their turns
-        self._is_held = False
+        self._holds = 0
         self._mean_sec = _FIRST_GUESS_SEC
         self._idle = asyncio.Event()
         self._idle.set()
@@ -69,11 +69,11 @@ class Gate:
             self._next()
 
     def hold(self) -> None:
-        """Let nobody in until `release`; who runs goes on."""
-        self._is_held = True
+        """Let nobody in until `release`, of each who holds; who runs goes on."""
+        self._holds += 1
 
     def release(self) -> None:
-        self._is_held = False
+        self._holds -= 1
         self._next()
 
     async def idle(self) -> None:
@@ -85,7 +85,7 @@ class Gate:
         self._next()
 
     async def _wait(self, client: str) -> None:
-        if not self._is_held and self.running < self.slots and not self._queues:
+        if not self._holds and self.running < self.slots and not self._queues:
             self._start()
             return
         if self.waiting >= self.places:
@@ -120,7 +120,7 @@ class Gate:
 
     def _next(self) -> None:
         """Give free slots to the first of each client in turn."""
-        while self._queues and not self._is_held and self.running < self.slots:
+        while self._queues and not self._holds and self.running < self.slots:
             client = next(iter(self._queues))
             queue = self._queues.pop(client)
             entry = queue.popleft()

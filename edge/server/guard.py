@@ -6,6 +6,7 @@ machine (DNS rebinding gives another name), and an Origin, where there is one, m
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import uuid
 from collections.abc import Iterable
@@ -90,7 +91,7 @@ class Guard:
             shape = ollama_shape if path.startswith("/api/") else openai_shape
             await json_response(shape(error), error.status, error.headers)(scope, receive, send_marked)
             return
-        scope.setdefault("state", {}).update(caller=caller, request_id=id)
+        scope.setdefault("state", {}).update(caller=dataclasses.replace(caller, request=id), request_id=id)
         await self._app(scope, receive, send_marked)
 
     def _check_host(self, headers: Headers) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 from h11 import LocalProtocolError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edge.server.traces import Done
+
 AUDIT_BYTES = 16 * 2**20
 """The audit log is put aside at this size, as audit.1.jsonl, in place of the one put aside before."""
 _QUIET = ("/healthz", "/readyz", "/metrics", "/v1/status")
@@ -35,6 +37,11 @@ class Journal:
         """One line on stderr."""
         sys.stderr.write(_line(event, what))
         sys.stderr.flush()
+
+    def texts(self, one: Done, request: str) -> None:
+        """What was asked and answered, for `server.log_prompts`."""
+        if one.asked:
+            self.event("asked", request=request, do=one.do, asked=one.asked, answered=one.answered, error=one.error)
 
     def audit(self, action: str, **what: Any) -> None:
         """One line in the audit log, which only the daemon's user may read."""

@@ -91,6 +91,15 @@ class Metrics(Collector):
             ("edge_slots", "Answers that may be generated at the same time", gate.slots),
         ):
             yield GaugeMetricFamily(name, text, value)
+        provider = GaugeMetricFamily(
+            "edge_model_provider",
+            "1 for the provider that runs the model; fell_back: the bundle has a form for an accelerator, refused here",
+            labels=("provider", "fell_back"),
+        )
+        if name := backend.state.get("provider"):
+            refused = name == "CPUExecutionProvider" and backend.state.get("fallbacks", 0) > 0
+            provider.add_metric((name, str(refused).lower()), 1)
+        yield provider
         ledger = GaugeMetricFamily("edge_memory_ledger_bytes", "What is planned, by line", labels=("line", "kind"))
         for name, kind, size in backend.state.get("lines", ()):
             ledger.add_metric((name, kind), size)

@@ -13,9 +13,10 @@ from starlette.responses import Response
 
 from edge.errors import UsageError
 from edge.server import tools
+from edge.server.embeddings import embed, floats
 from edge.server.errors import HttpError
 from edge.server.ollama_models import loaded_card, model_card, model_details
-from edge.server.openai import FINISH, chat_job, citations_of, embed, floats, rag_job
+from edge.server.openai import FINISH, chat_job, citations_of, rag_job
 from edge.server.replies import json_response, lines
 from edge.server.requests import body, caller_of, service_of
 from edge.server.service import Service, Stream, unless_gone
@@ -191,7 +192,7 @@ async def embed_texts(request: Request) -> Response:
     asked: OllamaEmbed = decode(await body(request), OllamaEmbed)
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
     keep, started = keep_alive_sec(asked.keep_alive), time.monotonic()
-    rows, tokens = await embed(request, asked.model, texts, asked.dimensions)
+    rows, tokens = await embed(request, asked.model, texts, asked.dimensions, truncate=asked.truncate is not False)
     total = _ns(time.monotonic() - started)
     service_of(request).keep_for(keep)
     counts = {"total_duration": total, "load_duration": 0, "prompt_eval_count": tokens}
@@ -201,7 +202,7 @@ async def embed_texts(request: Request) -> Response:
 async def embed_text(request: Request) -> Response:
     asked: OllamaEmbedding = decode(await body(request), OllamaEmbedding)
     keep = keep_alive_sec(asked.keep_alive)
-    rows, _ = await embed(request, asked.model, [asked.prompt], None)
+    rows, _ = await embed(request, asked.model, [asked.prompt], None, truncate=True)
     service_of(request).keep_for(keep)
     return json_response({"embedding": floats(rows[0])})
 

@@ -1,8 +1,7 @@
-"""OpenAI's API: chat completions, completions, embeddings, models."""
+"""OpenAI's API: chat completions, completions, models."""
 
 from __future__ import annotations
 
-import base64
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -17,7 +16,7 @@ from edge.server import tools
 from edge.server.replies import events, json_response
 from edge.server.requests import body, caller_of, service_of
 from edge.server.service import Model, Service, Stream, unless_gone
-from edge.server.wire import ChatMessage, ChatRequest, CompletionRequest, EmbeddingRequest, Rag, decode, unsupported
+from edge.server.wire import ChatMessage, ChatRequest, CompletionRequest, Rag, decode, unsupported
 
 FINISH = {"stop": "stop", "length": "length", "repetition": "stop", "cancelled": "stop", "abstained": "stop"}
 _CITED = ("marker", "document", "name", "page", "start", "end", "score", "text", "sentence")
@@ -154,10 +153,8 @@ async def _chat_events(stream: Stream, asked: ChatRequest, rag: Rag | None, id: 
 def citations_of(result: dict[str, Any]) -> list[dict[str, Any]]:
     """The citations: OpenAI's keys, with the span in the document beside them."""
     found = []
-    for citation in result["citations"]:
-        mark = f"[{citation['marker']}]"
-        at = result["marked"].find(mark)
-        start, end = (at, at + len(mark)) if at >= 0 else (0, len(result["marked"]))
+    for place, citation in enumerate(result["citations"]):
+        start, end = next((start, end) for start, end, of in result["marks"] if of == place)
         cited = {"title": citation["title"] or citation["name"], "url": f"/#document={quote(citation['document'])}"}
         found.append(
             {"type": "url_citation", "url_citation": cited | {"start_index": start, "end_index": end}}
@@ -178,7 +175,7 @@ def extension(result: dict[str, Any], rag: Rag | None, stream: Stream) -> dict[s
     """What no client asks for and a person may want: times in seconds, and how the answer came about."""
     names = ["ttft_sec", "decode_tok_per_sec"]
     if rag is not None:
-        names += ["abstained", "quoted", "unsupported", "retrieve_sec", "question", "feedback_id"]
+        names += ["abstained", "quoted", "unsupported", "marks", "retrieve_sec", "question", "feedback_id"]
     told = {name: result[name] for name in names if name in result}
     return {"edge": told | {"queued_sec": round(stream.queued_sec, 4)}}
 
@@ -256,39 +253,3 @@ def _completion_choice(
             "top_logprobs": [{top["token"]: top["logprob"] for top in row["top_logprobs"]} for row in rows],
         }
     return {"index": 0, "text": text, "finish_reason": finish, "logprobs": logprobs}
-
-
-async def embeddings(request: Request) -> Response:
-    asked: EmbeddingRequest = decode(await body(request), EmbeddingRequest)
-    texts = [asked.input] if isinstance(asked.input, str) else asked.input
-    rows, tokens = await embed(request, asked.model, texts, asked.dimensions)
-    vectors = rows if asked.encoding_format == "base64" else [floats(row) for row in rows]
-    data = [{"object": "embedding", "index": place, "embedding": vector} for place, vector in enumerate(vectors)]
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return json_response({"object": "list", "data": data, "model": asked.model, "usage": usage})
-
-
-async def embed(request: Request, model: str, texts: list[str], dimensions: int | None) -> tuple[list[str], int]:
-    """Vectors as little-endian float32 in base64, and the tokens that they took.
-
-    :raises HttpError: there is no such model (404).
-    :raises UsageError: a text is empty, or the vectors have another number of dimensions.
-    """
-    service = service_of(request)
-    section = service.bundle.manifest.embedder
-    if model not in (embedder_name(service), "edge", section.path):
-        service.model(model)  # the bundle's name stands for its embedder too; any other is a 404
-    if dimensions not in (None, section.dim):
-        raise UsageError(f"dimensions: the embedder makes vectors of {section.dim}; leave it out")
-    if not all(text.strip() for text in texts):
-        raise UsageError("input: a text is empty")
-    found = await unless_gone(request, service.ask("embed", texts=texts))
-    return found["vectors"], found["tokens"]
-
-
-def floats(row: str) -> list[float]:
-    return list(memoryview(base64.b64decode(row)).cast("f"))
-
-
-def embedder_name(service: Service) -> str:
-    return service.bundle.manifest.embedder.base.id.rpartition("/")[2]

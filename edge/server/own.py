@@ -26,11 +26,6 @@ async def search(request: Request) -> Response:
     return json_response({"object": "list", "data": hits})
 
 
-async def rerank(_: Request) -> Response:
-    """Needs a cross-encoder, which no bundle has yet: the embedder's cosine is no substitute under this name."""
-    raise HttpError(501, "this bundle holds no reranker: use /v1/search, whose hits are in the order of their scores")
-
-
 async def source(request: Request) -> Response:
     """The extracted text of a document, in which citations count their characters."""
     service, caller = service_of(request), caller_of(request)
@@ -61,11 +56,11 @@ async def index_status(request: Request) -> Response:
 
 async def list_documents(request: Request) -> Response:
     records = _documents(request).all_of(caller_of(request).namespace)
-    return json_response({"object": "list", "data": [_shown(record) for record in records]})
+    return json_response({"object": "list", "data": [_shown(request, record) for record in records]})
 
 
 async def get_document(request: Request) -> Response:
-    return json_response(_shown(_found(request)))
+    return json_response(_shown(request, _found(request)))
 
 
 async def put_document(request: Request) -> Response:
@@ -73,7 +68,7 @@ async def put_document(request: Request) -> Response:
     name = request.path_params["name"]
     record = await _documents(request).put(caller_of(request).namespace, name, _pieces(request))
     audit(request, "put", name=name, bytes=record.bytes, sha256=record.sha256)
-    return json_response(_shown(record), 202)
+    return json_response(_shown(request, record), 202)
 
 
 async def post_document(request: Request) -> Response:
@@ -92,14 +87,14 @@ async def post_document(request: Request) -> Response:
         namespace = caller_of(request).namespace
         record = await _documents(request).put(namespace, file.filename, pieces())
     audit(request, "put", name=record.name, bytes=record.bytes, sha256=record.sha256)
-    return json_response(_shown(record), 202)
+    return json_response(_shown(request, record), 202)
 
 
 async def delete_document(request: Request) -> Response:
     name = _found(request).name
     record = _documents(request).delete(caller_of(request).namespace, name)
     audit(request, "delete", name=name)
-    return json_response(_shown(record) if record else {}, 202)
+    return json_response(_shown(request, record) if record else {}, 202)
 
 
 def _documents(request: Request) -> Documents:
@@ -115,10 +110,11 @@ def _found(request: Request) -> Record:
     return record
 
 
-def _shown(record: Record) -> dict[str, Any]:
+def _shown(request: Request, record: Record) -> dict[str, Any]:
+    """A record with what `/v1/source` and citations call its document."""
     shown: dict[str, Any] = msgspec.to_builtins(record)
     del shown["namespace"]
-    return {"object": "document"} | shown
+    return {"object": "document", "document": str(_documents(request).path(record))} | shown
 
 
 async def _pieces(request: Request) -> AsyncIterator[bytes]:

@@ -154,6 +154,20 @@ class SearchRequest(Struct, forbid_unknown_fields=True):
     filter: Annotated[list[str], Meta(max_length=20)] = []
 
 
+class RerankDocument(Struct, forbid_unknown_fields=True):
+    text: str
+
+
+class RerankRequest(Struct, forbid_unknown_fields=True):
+    """Cohere's and Jina's. `max_chunks_per_doc`, `rank_fields` and the like are refused: a document is read once."""
+
+    query: Annotated[str, Meta(min_length=1)]
+    documents: Annotated[list[str | RerankDocument], Meta(min_length=1, max_length=1000)]
+    model: str | None = None
+    top_n: Annotated[int, Meta(ge=1)] | None = None
+    return_documents: bool = False
+
+
 class FeedbackRequest(Struct, forbid_unknown_fields=True):
     feedback_id: Annotated[int, Meta(ge=1, le=2**63 - 1)]
     thumb: Literal["up", "down"]

@@ -124,7 +124,7 @@ class OllamaGenerate(_Asked, kw_only=True):
 class OllamaEmbed(Struct, forbid_unknown_fields=True):
     model: Annotated[str, Meta(min_length=1)]
     input: str | Annotated[list[str], Meta(min_length=1, max_length=256)]
-    truncate: bool | None = None  # a text that is too long is an error either way
+    truncate: bool | None = None  # a text that is too long is cut, but for false
     dimensions: int | None = None
     options: Options | None = None
     keep_alive: str | float | None = None

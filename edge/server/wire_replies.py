@@ -43,6 +43,7 @@ class Edge(Shape):
     abstained: bool | UnsetType = UNSET
     quoted: bool | UnsetType = UNSET
     unsupported: list[str] | UnsetType = UNSET  # sentences that no document supports
+    marks: list[tuple[int, int, int | None]] | UnsetType = UNSET  # start and end of each marker, its annotation if any
     retrieve_sec: float | UnsetType = UNSET
     question: str | UnsetType = UNSET  # as it was understood
     feedback_id: int | UnsetType = UNSET

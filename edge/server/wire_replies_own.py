@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from msgspec import UNSET, UnsetType
+
 from edge.server.wire_replies import Shape
 
 
@@ -22,6 +24,7 @@ class SearchHit(Shape):
     fused: float
     closest: float | None
     relevance: float | None
+    reranked: float | None  # by the cross-encoder, where the configuration asks it
     text: str
 
 
@@ -30,11 +33,35 @@ class SearchHits(Shape):
     data: list[SearchHit]
 
 
+class RerankedText(Shape):
+    text: str
+
+
+class RerankResult(Shape):
+    index: int  # in the request's documents
+    relevance_score: float  # 0..1 with a sigmoid, any number without
+    truncated: bool  # the document was longer than the model reads: its end was left out
+    document: RerankedText | UnsetType = UNSET  # where `return_documents` asks for it
+
+
+class TokensRead(Shape):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Reranked(Shape):
+    object: Literal["list"]
+    model: str
+    results: list[RerankResult]  # best first
+    usage: TokensRead
+
+
 class SourceText(Shape):
     document: str
     name: str
     title: str
     text: str
+    parts: list[str]  # of a database: its tables, which are documents of their own
 
 
 class Rated(Shape):
@@ -53,6 +80,7 @@ class IndexStatus(Shape):
 
 class DocumentRecord(Shape):
     object: Literal["document"]
+    document: str  # what citations and /v1/source call it
     name: str
     bytes: int
     sha256: str

@@ -38,6 +38,7 @@ class Work:
     def __init__(self, settings: Mapping[str, Any], on_state: Callable[[dict[str, Any]], None]) -> None:
         config = parse(EdgeConfig, settings["config"], "the configuration")
         self._box = Box(Path(settings["bundle"]), Path(settings["index"]), config, self._noted)
+        self._box.serves = True
         self._documents, self._beside_bytes = Path(settings["documents"]), settings["beside_bytes"]
         self._on_state, self._notes = on_state, list[str]()
         self._sessions: dict[int, Session | None] = {}  # of each request; None before it asks the model
@@ -97,7 +98,7 @@ class Work:
     def _ask(self, request: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """A question about the documents, as `edge ask` answers it; earlier turns make it stand alone."""
         from edge.chat import Turn, stand_alone
-        from edge.plain import answer_json, explain_json, marked
+        from edge.plain import answer_json, explain_json, marked_at
 
         box, where = self._box, self._reach(request)
         question = request["question"]
@@ -124,7 +125,8 @@ class Work:
             on_token=lambda token: emit(_token(token)),
         )
         self._tell()
-        result = answer_json(answer) | {"question": question, "marked": marked(answer)}
+        text, marks = marked_at(answer)
+        result = answer_json(answer) | {"question": question, "marked": text, "marks": marks}
         if request.get("explain"):
             result |= explain_json(answer)
         for citation in result["citations"]:
@@ -189,9 +191,15 @@ class Work:
         """Vectors as little-endian float32 in base64, and the tokens that they took."""
         with self._box.lock:
             self._box.admit()
-        vectors, counts = self._box.embed(request["texts"])
+        vectors, counts = self._box.embed(request["texts"], truncate=request.get("truncate", False))
         rows = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
         return {"vectors": rows, "tokens": sum(counts)}
+
+    def _rerank(self, request: Mapping[str, Any], emit: Emit) -> list[dict[str, Any]]:
+        """What the reranker says of each text, in their order."""
+        with self._box.lock:
+            self._box.admit()
+        return [dataclasses.asdict(one) for one in self._box.rerank(request["query"], request["texts"])]
 
     def _status(self, request: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Counts of the index, and the documents that came by other ways than HTTP."""
@@ -205,13 +213,18 @@ class Work:
         return {"documents": state.documents, "chunks": state.chunks, "bytes": state.bytes, "shared": shared}
 
     def _source(self, request: Mapping[str, Any], emit: Emit) -> dict[str, Any] | None:
-        """The extracted text of a document within reach; None where there is none."""
+        """The extracted text of a document within reach, or the tables of a database; None where there is none."""
         source, reach = request["document"], self._reach(request).reach
-        with self._box.lock:
-            found = self._box.store.document(source)
-        if found is None or reach is None or not reach.holds(source):
+        if reach is None or not reach.holds(source):
             return None
-        return {"document": source, "name": self._name(source), "title": found.title, "text": found.text}
+        with self._box.lock:
+            found, parts = self._box.store.document(source), list[str]()
+            if found is None:
+                parts = sorted(one for one in self._box.store.known() if one.startswith(f"{source}#"))
+        if found is None and not parts:
+            return None
+        about = {"document": source, "name": self._name(source), "parts": parts}
+        return about | ({"title": found.title, "text": found.text} if found else {"title": "", "text": ""})
 
     def _rate(self, request: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         from edge import feedback
@@ -291,6 +304,7 @@ class Work:
             "lines": lines, "budget_bytes": plan.budget_bytes, "context_tokens": plan.use.context_tokens,
             "sessions": plan.use.sessions, "engine_pid": engine.pid, "notes": self._notes,
             "bundle": self._box.bundle.digest, "ingest_fits": plan.kept_bytes + beside <= plan.budget_bytes,
+            "provider": self._box.provider, "fallbacks": len(self._box.accelerator.refusals),
         }  # fmt: skip
         if state != self._told:
             self._told = state

@@ -23,12 +23,14 @@ def memory_max(box: Box) -> tuple[int, str]:
     """
     from edge.budget import HEADROOM_MOST_BYTES, Use, fit
     from edge.server.backend import DAEMON_BYTES
+    from edge.server.traces import TRACES_BYTES
 
     if not Path(box.bundle_path).exists():
         raise BundleError(
             f"{box.bundle_path}: there is no bundle yet, so its memory is not known: copy it there first, or give "
             "--memory-max"
         )
+    box.serves = True
     config, parts, budget = box.config, box.parts, box.budget
     context = min(config.answer.context_tokens, box.bundle.manifest.model.context_tokens)
     prefixes = max(0, config.engine.prefix_caches - 1)
@@ -40,6 +42,7 @@ def memory_max(box: Box) -> tuple[int, str]:
     beside = "an ingest beside it" if plan.use.ingest else "no room for an ingest beside it"
     packing = parts.parent.private_bytes + parts.interpreter_bytes + parts.preparing_bytes
     needed = max(plan.bytes, packing) + DAEMON_BYTES + HEADROOM_MOST_BYTES
+    needed += TRACES_BYTES if config.server.traces is not None else 0
     size = min(math.ceil(needed / _STEP_BYTES) * _STEP_BYTES, budget.bytes)
     name = box.bundle.manifest.name
     return size, (

@@ -42,6 +42,7 @@ class Settings:
     writable: tuple[Path, ...] = ()  # folders beyond the service's own
     drain_sec: float = 30.0  # `server.drain_sec` of the configuration
     silence_sec: float = 120.0  # `engine.silence_sec`
+    reaches: str | None = None  # `server.traces`: what the service would need a network for
 
 
 def render(settings: Settings) -> dict[str, str]:

@@ -131,7 +131,7 @@ def test_our_figures_are_those_of_the_peer_s_formulas(
     assert np.allclose(rows, log_softmax(base)[:, 8:-1], atol=2e-4)
 
     given = {tuple(window): logits for window, logits in zip(tokens, ours, strict=True)}
-    monkeypatch.setattr(quality.evaluate, "_teacher_forced", lambda _: lambda window: given[tuple(window)])
+    monkeypatch.setattr(quality.evaluate, "teacher_forced", lambda _: lambda window: given[tuple(window)])
     found = quality.own_quality(tmp_path, reference, iter)
     p, q = log_softmax(base)[:, 8:-1], log_softmax(ours)[:, 8:-1]
     assert found["kl_nats"] == pytest.approx((np.exp(p) * (p - q)).sum(axis=2).mean(), rel=1e-3)
@@ -139,7 +139,7 @@ def test_our_figures_are_those_of_the_peer_s_formulas(
     assert found["perplexity_ratio"] == pytest.approx(np.exp(-followed.mean()), rel=1e-3)
     assert found["top1_agreement"] == pytest.approx((p.argmax(axis=2) == q.argmax(axis=2)).mean())
     monkeypatch.setattr(
-        quality.evaluate, "_teacher_forced", lambda _: lambda w: base[[tuple(w) == tuple(t) for t in tokens]][0]
+        quality.evaluate, "teacher_forced", lambda _: lambda w: base[[tuple(w) == tuple(t) for t in tokens]][0]
     )
     same = quality.own_quality(tmp_path, reference, iter)
     assert abs(same["kl_nats"]) < 1e-4 and same["top1_agreement"] == 1.0

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import httpx
 import numpy as np
 import openai
 import pytest
 
 pytestmark = [pytest.mark.model, pytest.mark.process]
 
-QUESTION = "Which port does the web interface use?"
-ANSWER = "8443"
+QUESTION = "How long does a firmware update take?"
+ANSWER = "six minutes"
 HELLO: list[Any] = [{"role": "user", "content": "Say hello."}]
 PERSON = {
     "type": "object",
@@ -84,6 +85,15 @@ def test_openai_embeds_as_floats_and_as_base64(client: openai.OpenAI) -> None:
     assert first.shape[0] == 2
     np.testing.assert_array_equal(first, second)
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, atol=1e-4)
+    with pytest.raises(openai.BadRequestError, match="reads 256: shorten it"):
+        client.embeddings.create(model="edge", input="word " * 400)
+
+
+@pytest.mark.parametrize("ids", [[1, 2, 3], [[1, 2], [3]]])
+def test_openai_is_told_that_token_ids_are_another_tokenizer_s(client: openai.OpenAI, ids: Any) -> None:
+    with pytest.raises(openai.BadRequestError, match="send the text") as told:
+        client.embeddings.create(model="edge", input=ids)
+    assert told.value.type == "invalid_request_error"
 
 
 def test_openai_gets_json_that_fits(client: openai.OpenAI) -> None:
@@ -91,9 +101,21 @@ def test_openai_gets_json_that_fits(client: openai.OpenAI) -> None:
     asked: list[Any] = [{"role": "user", "content": "Make up a person as JSON."}]
     said = client.chat.completions.create(model="edge", messages=asked, response_format=form, max_tokens=80)
     assert set(json.loads(said.choices[0].message.content or "")) == {"name", "age"}
-    with pytest.raises(openai.BadRequestError):
-        broken: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}
-        client.chat.completions.create(model="edge", messages=asked, response_format=broken)
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"type": "nonsense"}, "nonsense"),
+        ({"$ref": "#"}, "leads back to itself"),
+        ({"type": "array", "items": {"$ref": "#"}, "minItems": 1}, "have no end"),
+        ({"type": "object", "properties": {f"p{one}": {"type": "string"} for one in range(3000)}}, "Fewer optional"),
+    ],
+)
+def test_openai_is_told_of_schemas_that_cannot_be_enforced(client: openai.OpenAI, schema: Any, text: str) -> None:
+    form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    with pytest.raises(openai.BadRequestError, match=text):
+        client.chat.completions.create(model="edge", messages=HELLO, response_format=form, max_tokens=8)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -207,3 +229,10 @@ def test_openai_responses_with_schema_and_tools(client: openai.OpenAI) -> None:
 def test_openai_responses_refuses_what_it_would_leave_out(client: openai.OpenAI, more: dict[str, Any]) -> None:
     with pytest.raises(openai.BadRequestError, match=next(iter(more))):
         client.responses.create(**{"model": "edge", "input": "Hi", **more})
+
+
+def test_a_bundle_without_a_reranker_reranks_nothing(base: str) -> None:
+    asked = {"query": "Which button?", "documents": ["A button.", "A lamp."]}
+    refused = httpx.post(f"{base}/v1/rerank", json=asked)
+    assert refused.status_code == 501
+    assert "holds no reranker: use /v1/search" in refused.json()["error"]["message"]

@@ -135,7 +135,11 @@ def test_what_the_model_writes_is_a_draft_until_it_is_checked(visit: Visit) -> N
                    "annotations": [cited | {"text": "So.", "sentence": "It is so."}]}},
     ]  # fmt: skip
     events = [{"choices": [delta]} for delta in deltas]
-    told = {"abstained": False, "unsupported": ["It is not."], "queued_sec": 2.0}
+    said = str(deltas[1]["delta"]["content"])
+    marks = [
+        [said.index(one), said.index(one) + len(one), cited] for one, cited in (("[1]", 0), ("[unsupported]", None))
+    ]
+    told = {"abstained": False, "unsupported": ["It is not."], "marks": marks, "queued_sec": 2.0}
     events.append({"choices": [{"delta": {}}], "edge": told})
     body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
     page.route("**/v1/chat/completions", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
@@ -193,6 +197,12 @@ def test_a_document_goes_in_is_cited_as_text_and_goes_out(visit: Visit, daemon: 
     row = page.get_by_role("listitem").filter(has_text="Fyret på Skarv.md")
     expect(row).to_contain_text("Ready", timeout=SLOW_MS)
     page.screenshot(path=pictures / "documents.png")
+    read = row.get_by_role("button", name="Read Fyret på Skarv.md")
+    read.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#source-text")).to_contain_text("every 17 days by the keeper")
+    page.keyboard.press("Escape")
+    expect(read).to_be_focused()
     visit.view("Ask")
     answer = visit.ask("How often is the lamp of Skarv lighthouse cleaned?")
     answer.get_by_role("button", name=re.compile("^Source .*Fyret på Skarv.md")).first.click()

@@ -1,20 +1,33 @@
 // One answer: its text with markers, what it rests on, how it came about, and thumbs.
 
 import { inWords, post } from "./api.js";
-import { $, announce, el, flowing, plural, seconds } from "./dom.js";
+import { $, announce, el, flowing, plural, seconds, units } from "./dom.js";
 import { open } from "./source.js";
 
-const MARK = / ?\[(\d+|unsupported)\]/g;
-
-/** Whether an answer was checked against documents: only then its brackets are markers. */
+/** Whether an answer was checked against documents: only then it has markers. */
 const isChecked = (told) => told.abstained !== undefined;
 
 /** What was said, without markers: what the model is told of earlier turns. */
-export const unmarked = (text, told) => (isChecked(told) ? text.replace(MARK, "") : text);
+export function unmarked(text, told) {
+  let made = "";
+  let end = 0;
+  for (const [from, to] of marksIn(text, told)) {
+    made += text.slice(end, from).replace(/ $/, "");
+    end = to;
+  }
+  return made + text.slice(end);
+}
+
+/** Start, end (UTF-16 units) and annotation of each marker. Other brackets are the documents' own, whatever they say. */
+function marksIn(text, told) {
+  const marks = told.marks ?? [];
+  const at = units(text, marks.flatMap(([start, end]) => [start, end]));
+  return marks.map(([, , cited], number) => [at[2 * number], at[2 * number + 1], cited]);
+}
 
 /** Fill `into` with a checked answer; `citations` are the annotations, `told` the object `edge` of the last chunk. */
 export function show(into, text, citations, told) {
-  const shown = isChecked(told) ? pieces(text, citations, told.unsupported) : [text];
+  const shown = isChecked(told) ? pieces(text, citations, told) : [text];
   const body = el("div", { className: "answer-text" }, ...shown);
   into.replaceChildren(...standing(told), body);
   if (citations.length) into.append(sources(citations));
@@ -33,33 +46,28 @@ function standing(told) {
   return said.map(([kind, word, text]) => el("p", { className: `standing ${kind}` }, el("strong", {}, word), ` ${text}`));
 }
 
-/** The text, its markers as buttons, the sentences without support underlined. */
-function pieces(text, citations, unsupported) {
+/**
+ * The text, its markers as buttons, the sentences without support underlined. Each sentence is isolated: the order in
+ * which its signs are written does not reach the next one.
+ */
+function pieces(text, citations, told) {
   const made = [];
   let end = 0;
-  for (const found of text.matchAll(MARK)) {
-    const said = text.slice(end, found.index);
-    if (found[1] === "unsupported") {
-      const sentence = unsupported.find((one) => said.endsWith(one));
-      if (sentence === undefined) continue; // the document's own words
-      made.push(...flowing(said.slice(0, said.length - sentence.length)));
-      made.push(el("span", { className: "doubtful" }, ...flowing(sentence)));
+  for (const [from, to, cited] of marksIn(text, told)) {
+    const said = text.slice(end, from).replace(/ $/, "");
+    if (cited === null) {
+      const sentence = told.unsupported.find((one) => said.endsWith(one)) ?? said;
+      made.push(isolated(said.slice(0, said.length - sentence.length)), isolated(sentence, "doubtful"));
       made.push(el("span", { className: "unseen" }, " (no document supports this sentence)"));
     } else {
-      const cited = citationOf(Number(found[1]), said, citations);
-      if (!cited) continue; // the document's own brackets
-      made.push(...flowing(said), marker(cited));
+      made.push(isolated(said), marker(citations[cited]));
     }
-    end = found.index + found[0].length;
+    end = to;
   }
-  return [...made, ...flowing(text.slice(end))];
+  return [...made, isolated(text.slice(end))];
 }
 
-/** The citation that a marker stands for: several sentences may rest on other spans of one passage. */
-function citationOf(number, said, citations) {
-  const all = citations.filter((one) => one.marker === number);
-  return all.find((one) => said.endsWith(one.sentence)) ?? all[0];
-}
+const isolated = (text, className = "") => el("bdi", { className }, ...flowing(text));
 
 const place = (cited) => (cited.page ? `${cited.name}, page ${cited.page}` : cited.name);
 

@@ -104,9 +104,10 @@ function draw() {
     const key = JSON.stringify(one);
     if (rows.get(one.name)?.key === key) continue;
     const row = rows.get(one.name)?.row ?? $("documents").appendChild(el("li", {}));
-    const hadFocus = row.contains(document.activeElement);
+    const focused = row.contains(document.activeElement) ? document.activeElement.textContent : null;
     row.replaceChildren(...cells(one));
-    if (hadFocus) row.querySelector("button")?.focus();
+    const buttons = [...row.querySelectorAll("button")];
+    if (focused !== null) (buttons.find((button) => button.textContent === focused) ?? buttons.at(-1))?.focus();
     rows.set(one.name, { row, key });
   }
   if (!wanted.size) $("documents").replaceChildren(el("li", { className: "empty" }, "Nothing has been added yet."));
@@ -121,6 +122,11 @@ function cells(one) {
     el("span", { className: `status ${kind}` }, status),
     el("span", { className: "bytes" }, one.bytes ? size(one.bytes) : ""),
   ];
+  if (one.status === "ready") {
+    const read = el("button", { type: "button", className: "quiet", "aria-label": `Read ${one.name}` }, "Read");
+    read.onclick = () => open(one, read);
+    made.push(read);
+  }
   const button = el("button", { type: "button", className: "quiet" }, one.status === "refused" ? "Dismiss" : "Remove");
   button.setAttribute("aria-label", `${button.textContent} ${one.name}`);
   button.disabled = ["sending", "deleting"].includes(one.status);

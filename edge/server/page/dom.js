@@ -37,6 +37,20 @@ export function flowing(text, start = 0, end = text.length) {
   return [...nodes, text.slice(from, end)];
 }
 
+/** Offsets in UTF-16 units for ascending offsets in code points, as Python counts. */
+export function units(text, offsets) {
+  const found = [];
+  let unit = 0;
+  let seen = 0;
+  for (const point of text) {
+    while (offsets[found.length] === seen) found.push(unit);
+    if (found.length === offsets.length) return found;
+    unit += point.length;
+    seen += 1;
+  }
+  return offsets.map((_, number) => found[number] ?? text.length);
+}
+
 const UNITS = ["B", "KiB", "MiB", "GiB"];
 
 export function size(bytes) {

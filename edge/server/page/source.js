@@ -1,7 +1,7 @@
 // The panel with a document's text, and the cited passage marked in it.
 
 import { inWords, json } from "./api.js";
-import { $, announce, el, flowing } from "./dom.js";
+import { $, announce, el, flowing, plural, units } from "./dom.js";
 
 const NARROW = matchMedia("(max-width: 859px)"); // as in page.css: there the panel covers all
 let opener = null; // gets the focus back
@@ -26,12 +26,24 @@ export async function open(cited, from = null) {
   $("source-title").focus({ preventScroll: true });
   try {
     const found = await json(`/v1/source?document=${encodeURIComponent(cited.document)}`);
-    if (mine === turn) show(cited, found);
+    if (mine === turn) (found.parts.length ? list : show)(cited, found);
   } catch (error) {
     if (mine !== turn) return;
     $("source-where").textContent = "";
     note(error.status === 404 ? "This document is no longer in the index." : inWords(error));
   }
+}
+
+/** What a database holds: its tables, each a text of its own. */
+function list(_, found) {
+  $("source-where").textContent = plural(found.parts.length, "table");
+  const rows = found.parts.map((part) => {
+    const name = part.split("#").pop();
+    const read = el("button", { type: "button", className: "quiet", "aria-label": `Read ${name}` }, "Read");
+    read.onclick = () => open({ document: part, name }, opener);
+    return el("li", {}, el("span", { className: "name" }, name), read);
+  });
+  $("source-text").replaceChildren(el("ul", { className: "rows", "aria-label": "Tables" }, ...rows));
 }
 
 function show(cited, found) {
@@ -43,7 +55,7 @@ function show(cited, found) {
     $("source-text").replaceChildren(...flowing(found.text));
     return;
   }
-  let [start, end] = units(found.text, cited.start, cited.end);
+  let [start, end] = units(found.text, [cited.start, cited.end]);
   if (found.text.slice(start, end) !== cited.text) {
     note("The document has changed since this answer was written.");
     start = Math.max(0, found.text.indexOf(cited.text));
@@ -53,23 +65,6 @@ function show(cited, found) {
   $("source-text").replaceChildren(...flowing(found.text, 0, start), mark, ...flowing(found.text, end));
   mark.scrollIntoView({ block: "center" });
   if (end > start) announce(`${found.name}${page}. Cited passage: ${cited.text}`);
-}
-
-/** Offsets in UTF-16 units for offsets in code points. */
-function units(text, start, end) {
-  const found = [text.length, text.length];
-  let seen = 0;
-  let unit = 0;
-  for (const point of text) {
-    if (seen === start) found[0] = unit;
-    if (seen === end) {
-      found[1] = unit;
-      break;
-    }
-    unit += point.length;
-    seen += 1;
-  }
-  return found;
 }
 
 function note(text) {

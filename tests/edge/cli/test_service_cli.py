@@ -78,6 +78,18 @@ def test_memory_comes_from_the_bundle(tmp_path: Path, monkeypatch: pytest.Monkey
     )
 
 
+def test_a_service_that_runs_is_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_active", lambda: {"edge.socket": "active", "edge.service": "inactive"})
+    steps = json.loads(run(tmp_path, "install", "--memory-max", "300MiB", "--json").stdout)["next"]
+    assert steps == ["systemctl daemon-reload", "systemctl restart edge.socket edge.service"]
+
+
+def test_traces_that_the_service_cannot_send_are_told(tmp_path: Path, state: Path) -> None:
+    state.mkdir()
+    (state / "config.yaml").write_text("server: {traces: 'http://127.0.0.1:4318'}\n")
+    assert "PrivateNetwork=no" in run(tmp_path, "install", "--memory-max", "300MiB").stderr
+
+
 def test_what_the_service_would_not_see_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(units, "HIDDEN_FOLDERS", (Path("/home"),))
     with pytest.raises(UsageError, match=r"/home/me/b: put it below /var/lib/edge-slm"):

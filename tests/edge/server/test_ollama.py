@@ -137,7 +137,8 @@ def test_answers_from_the_documents_come_whole_with_citations() -> None:
     citation = dict.fromkeys(("page", "start", "end", "score"), 1) | {
         "marker": 1, "document": "/a.md", "name": "a.md", "title": "", "text": "Yes.", "sentence": "Yes.",
     }  # fmt: skip
-    result = RESULT | {"finish_reason": "stop", "marked": "Yes. [1]", "citations": [citation], "retrieve_sec": 0.1}
+    said = {"marked": "Yes. [1]", "marks": [[5, 8, 0]], "citations": [citation]}
+    result = RESULT | said | {"finish_reason": "stop", "retrieve_sec": 0.1}
     found = pieces(as_chat(OllamaChat(model="edge+rag"), [], CONTEXT), Rag(), {"token": "draft"}, {"result": result})
     assert [piece["message"]["content"] for piece in found] == ["Yes. [1]", ""]
     assert found[-1]["citations"][0]["url_citation"] == {
