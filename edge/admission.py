@@ -30,6 +30,7 @@ class Admission:
 
     def __init__(self, on_note: Callable[[str], None] | None) -> None:
         self._on_note = on_note
+        self.serves = False  # for a daemon: what its clients may ask counts, too
         self._plan: Plan | None = None
 
     @property
@@ -65,7 +66,14 @@ class Admission:
         elif self.config.engine.prepare:
             folder = prepared.folder_of(self.bundle, cache())  # where it will be
         size = self.index_path.stat().st_size if self.index_path.is_file() else 0
-        return parts_of(self.bundle, self.config, threads=self.threads, prepared=folder, index_bytes=size)
+        return parts_of(
+            self.bundle,
+            self.config,
+            threads=self.threads,
+            prepared=folder,
+            index_bytes=size,
+            serves=self.serves,
+        )
 
     @cached_property
     def model_folder(self) -> Path:
@@ -152,8 +160,9 @@ class Admission:
         """Close what was opened under another plan; the next use opens it as the new one says."""
         from edge.memory import release_heap
 
-        if plan.aside and "embedder" in self.__dict__:
+        if plan.aside and not self.__dict__.keys().isdisjoint(("embedder", "reranker")):
             self._close("embedder")
+            self._close("reranker")
             release_heap()
         kept = ("context_tokens", "piece_tokens", "sessions", "prefixes", "guided")
         if before is not None and (

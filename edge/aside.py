@@ -32,7 +32,7 @@ class Request:
     bundle: Path
     index: Path
     config: EdgeConfig
-    call: Literal["retrieve", "embed"]
+    call: Literal["retrieve", "embed", "rerank"]
     arguments: Mapping[str, Any]
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from edge import bundle as bundles
 from edge.admission import Admission
 from edge.config import EdgeConfig, EngineConfig, load
-from edge.errors import PromptTooLong
+from edge.errors import BundleError, PromptTooLong, UsageError
 from edge.files import home
 from edge.machine import cores
+from edge.store.place import INDEX, index_of, indexes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,10 +29,13 @@ if TYPE_CHECKING:
 
     from edge.answer import Answer
     from edge.budget import Plan
+    from edge.bundle_targets import TargetEntry
     from edge.embed import OnnxEmbedder
-    from edge.engine.base import Sampling, Session
+    from edge.engine.accelerator import Choice
+    from edge.engine.base import EngineOptions, Sampling, Session
     from edge.engine.worker import WorkerEngine
     from edge.reading import Tuning
+    from edge.rerank import OnnxReranker, Scored
     from edge.store.chunks import Store
     from edge.store.filters import Filter
     from edge.types import Hit, Token
@@ -57,6 +61,15 @@ def default_bundle() -> Path:
     """
     current = home() / "current"
     return current.resolve() if os.path.lexists(current) else home() / "bundle"
+
+
+def default_index(bundle: Path) -> Path:
+    """The home folder's index for a bundle: `index.db`, but for an embedder that came later (`edge.store.place`)."""
+    folder = home()
+    if any(path.name != INDEX for path in indexes(folder)):
+        with suppress(BundleError):  # it is said where the bundle is used
+            return index_of(folder, bundles.load(bundle).manifest.embedder.fingerprint)
+    return folder / INDEX
 
 
 class Box(Admission):
@@ -92,7 +105,8 @@ class Box(Admission):
         settings = read_config(config)
         if memory_budget is not None:
             settings = dataclasses.replace(settings, memory_budget=memory_budget)
-        return cls(bundle or default_bundle(), index or home() / "index.db", settings, on_note)
+        bundle = bundle or default_bundle()
+        return cls(bundle, index or default_index(bundle), settings, on_note)
 
     def __enter__(self) -> Self:
         return self
@@ -119,6 +133,46 @@ class Box(Admission):
         return embedder
 
     @cached_property
+    def reranker(self) -> OnnxReranker:
+        """The bundle's cross-encoder.
+
+        :raises UsageError: it has none.
+        """
+        from edge.rerank import OnnxReranker
+
+        section = self._reranker_section()
+        reranker = OnnxReranker(self.bundle.path / section.path, section, self.threads)
+        self._opened.callback(reranker.close)
+        return reranker
+
+    def _reranker_section(self) -> bundles.RerankerSection:
+        section = self.bundle.manifest.reranker
+        if section is None:
+            raise UsageError(
+                f"the bundle {self.bundle.manifest.name} has no reranker: build it with a recipe that names one "
+                "(reranker:), or leave --rerank and retrieve.rerank.enabled out"
+            )
+        return section
+
+    @cached_property
+    def accelerator(self) -> Choice:
+        """What runs the model; why it is not the bundle's form for an accelerator, where it has one, is noted."""
+        from edge.engine.accelerator import Choice, choose
+
+        if not self.bundle.manifest.targets:
+            return Choice()
+        choice = choose(self.bundle, self.config.engine.accelerator)
+        for refusal in choice.refusals:
+            self._note(refusal)
+        return choice
+
+    @property
+    def provider(self) -> str:
+        """ONNX Runtime's name of what runs the model."""
+        entry = self.accelerator.entry
+        return "CPUExecutionProvider" if entry is None else entry.provider
+
+    @cached_property
     def engine(self) -> WorkerEngine:
         """The bundle's model in a process of its own, with the context that the memory budget holds."""
         from edge.engine.base import EngineOptions
@@ -139,8 +193,11 @@ class Box(Admission):
         )
         template = bundles.chat_template(self.bundle)
         adapters = {adapter.name: self.bundle.path / adapter.path for adapter in model.adapters}
+        folder = self.model_folder
+        if (entry := self.accelerator.entry) is not None:
+            folder, adapters, options = self.bundle.path / entry.path, {}, _accelerated(options, entry)
         engine = WorkerEngine(
-            self.model_folder,
+            folder,
             template,
             model.stop_tokens,
             options,
@@ -204,17 +261,21 @@ class Box(Admission):
         if top_k is not None:
             config = dataclasses.replace(config, top_k=top_k)
         with self.lock:
-            return retrieve(question, self.store, self.embedder, config, where or Filter())
+            reranker = self.reranker if config.rerank.enabled else None
+            return retrieve(question, self.store, self.embedder, config, where or Filter(), reranker)
 
-    def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[int]]:
+    def embed(self, texts: Sequence[str], *, truncate: bool = False) -> tuple[NDArray[np.float32], list[int]]:
         """Vectors of texts, (texts, dimension) of unit length, and the tokens of each; aside as in `retrieve`.
 
+        :param truncate: of a text that is too long take the beginning.
         :raises PromptTooLong: a text has more tokens than the embedder reads.
         """
         if self._plan is not None and self._plan.aside:
-            found: tuple[NDArray[np.float32], list[int]] = self._aside("embed", texts=texts)
+            found: tuple[NDArray[np.float32], list[int]] = self._aside("embed", texts=texts, truncate=truncate)
             return found
         with self.lock:
+            if truncate:
+                texts = [self.embedder.cut(text) for text in texts]
             counts = [self.embedder.count_tokens(text) for text in texts]
             most = self.bundle.manifest.embedder.max_tokens
             for place, count in enumerate(counts):
@@ -224,7 +285,18 @@ class Box(Admission):
                     )
             return self.embedder.embed_documents(texts), counts
 
-    def _aside(self, call: Literal["retrieve", "embed"], **arguments: Any) -> Any:
+    def rerank(self, query: str, texts: Sequence[str]) -> list[Scored]:
+        """How well each text answers the query, in their order; aside as in `retrieve`.
+
+        :raises UsageError: the bundle has no reranker; see `OnnxReranker.score` for others.
+        """
+        if self._plan is not None and self._plan.aside:
+            found: list[Scored] = self._aside("rerank", query=query, texts=texts)
+            return found
+        with self.lock:
+            return self.reranker.score(query, texts)
+
+    def _aside(self, call: Literal["retrieve", "embed", "rerank"], **arguments: Any) -> Any:
         from edge.aside import Request, run_aside
 
         paths = (self.bundle_path.absolute(), self.index_path.absolute())
@@ -262,11 +334,13 @@ class Box(Admission):
         :param sampling: of `rag`; None is greedy, up to `answer.max_tokens`.
         :param last: no question follows.
         :param adapter: one of the bundle's; None is the model without.
-        :raises UsageError: there is no such adapter.
+        :raises UsageError: there is no such adapter, or no reranker where the configuration wants one.
         :raises BudgetExceeded: the memory budget does not hold the model with a context of use.
         :raises EdgeError: see `edge.answer`.
         """
         tuning = self.tuning(adapter)
+        if mode == "rag" and self.config.retrieve.rerank.enabled:
+            self._reranker_section()  # before the model is loaded for nothing
         with self.lock:
             plan = self.admit(last=last)
             config, engine = self._config_for(plan), self.engine
@@ -300,3 +374,18 @@ def _draft_tokens(model: bundles.ModelSection, config: EngineConfig) -> int:
     """What is configured, as far as the model has logits to check a draft with: a row for each token, and one more."""
     rows = int(model.quantization.get("logits_rows", 0))
     return config.draft_tokens if rows == 0 else min(config.draft_tokens, rows - 1)
+
+
+def _accelerated(options: EngineOptions, entry: TargetEntry) -> EngineOptions:
+    """For graphs of fixed shapes: a prompt in one call, nothing kept and nothing guessed ahead."""
+    context = min(options.context_tokens, entry.context_tokens)
+    return dataclasses.replace(
+        options,
+        context_tokens=context,
+        prefill_chunk_tokens=context,
+        prefix_caches=0,
+        sessions=1,
+        guided=False,
+        draft_tokens=0,
+        provider=entry.provider,
+    )

@@ -91,6 +91,7 @@ class Parts:
     parser: Part  # the process that reads files, at its usual peak
     guidance_bytes: int = 0  # of answers that are held to a schema, whatever it is
     adapters: Part = Part(0)  # of the bundle, each once used; one at a time has to stay
+    reranker: Part = Part(0)  # beyond its libraries, with one pair of full length; where it is asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +260,8 @@ def _parent(parts: Parts, aside: bool) -> list[Line]:
         *lines,
         *_part("retrieval: libraries", parts.retrieval, "numpy, SQLite, onnxruntime, tokenizers", group, phase),
         *_part("embedder", parts.embedder, f"weights, and a text of full length; {why}", "embedder", phase,
+               files="files of the embedder"),
+        *_part("reranker", parts.reranker, f"weights, and a pair of full length; {why}", "embedder", phase,
                files="files of the embedder"),
         Line("SQLite cache", "private", parts.sqlite_bytes, "pages of the index", group, phase),
         Line("vector index", "private", parts.index_bytes, "bits of the vectors, kept for the search", group, phase),

@@ -13,10 +13,12 @@ import yaml
 
 from edge import bundle_files
 from edge.bundle_files import AGAIN
-from edge.config import parse, to_yaml
+from edge.bundle_targets import TargetEntry
+from edge.config import parse, to_plain, to_yaml
 from edge.errors import BundleError, ConfigError
 
-SCHEMA = 1
+SCHEMA = 2
+"""The newest that is read. 2: `targets`, `reranker`; a bundle without is schema 1, which older programs read."""
 MANIFEST = "manifest.yaml"
 SIDECAR = "manifest.yaml.sha256"
 MODEL_CONFIG = "genai_config.json"
@@ -83,6 +85,19 @@ class EmbedderSection:
 
 
 @dataclass(frozen=True)
+class RerankerSection:
+    """A cross-encoder: it reads a question and a passage together and says how well one answers the other."""
+
+    path: str  # folder inside the bundle: model.onnx, tokenizer.json
+    base: BaseModel
+    max_tokens: int  # question, passage and special tokens
+    activation: Literal["sigmoid", "none"]  # makes the relevance of the model's output
+    query_prefix: str
+    document_prefix: str
+    private_bytes: int  # RssAnon added by loading it and scoring 1 x max_tokens, measured when it was built
+
+
+@dataclass(frozen=True)
 class Memory:
     """Bytes, measured when the bundle was built."""
 
@@ -102,7 +117,7 @@ class Manifest:
     schema: int
     name: str
     version: str
-    target: str  # "cpu"
+    target: str  # of the recipe: "cpu", or the accelerator that `targets` describes
     licence: str  # of the whole, SPDX expression
     recipe: str  # its name
     recipe_digest: str  # sha256 over everything that decides the result
@@ -112,6 +127,13 @@ class Manifest:
     memory: Memory
     gate: dict[str, Any]  # what the quality gate measured, with its thresholds
     files: dict[str, FileEntry] = field(default_factory=dict)  # POSIX path inside the bundle -> hash and size
+    targets: tuple[TargetEntry, ...] = ()  # further forms of the model; `model` is what the CPU runs, always
+    reranker: RerankerSection | None = None
+
+
+def schema_of(targets: tuple[TargetEntry, ...], reranker: RerankerSection | None = None) -> int:
+    """The lowest schema that says it all."""
+    return 2 if targets or reranker else 1
 
 
 @dataclass(frozen=True)
@@ -209,7 +231,11 @@ def seal(manifest: Manifest) -> Seal:
     :raises BundleError: `load` would refuse it: a path leaves the bundle, or a file that every bundle has is missing.
     """
     _check_paths(manifest, MANIFEST)
-    data = to_yaml(manifest).encode()
+    plain = to_plain(manifest)
+    for name in ("targets", "reranker"):
+        if not plain[name]:
+            del plain[name]  # schema 1 does not know it
+    data = to_yaml(plain).encode()
     digest = hashlib.sha256(data).hexdigest()
     return Seal({MANIFEST: data, SIDECAR: _sidecar(digest)}, digest)
 
@@ -264,11 +290,17 @@ def _read_manifest(path: Path) -> tuple[str, str]:
 def _check_paths(manifest: Manifest, name: str) -> None:
     """Every path stays inside the bundle, and what the sections point at is among the files."""
     model, embedder = manifest.model, manifest.embedder
-    for path in (*manifest.files, model.path, model.chat_template, embedder.path):
+    generators = (model.path, *(target.path for target in manifest.targets))
+    encoders = (embedder.path, *([manifest.reranker.path] if manifest.reranker else []))
+    folders = (*generators, *encoders)
+    for path in (*manifest.files, model.chat_template, *folders):
         if not bundle_files.is_plain(path) or path in (MANIFEST, SIDECAR):
             raise BundleError(f"{name}: the path {path!r} leaves the bundle or may not stand there. {AGAIN}")
-    needed = [model.chat_template, str(PurePosixPath(model.path, MODEL_CONFIG))]
-    needed += [str(PurePosixPath(embedder.path, file)) for file in (EMBEDDER_MODEL, EMBEDDER_TOKENIZER)]
+    if len(set(folders)) < len(folders):
+        raise BundleError(f"{name}: two parts have one folder. {AGAIN}")
+    needed = [model.chat_template]
+    needed += [str(PurePosixPath(path, MODEL_CONFIG)) for path in generators]
+    needed += [str(PurePosixPath(path, file)) for path in encoders for file in (EMBEDDER_MODEL, EMBEDDER_TOKENIZER)]
     for path in (*needed, *(adapter.path for adapter in model.adapters)):
         if path not in manifest.files:
             raise BundleError(f"{name}: {path} is not among its files. {AGAIN}")

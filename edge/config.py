@@ -59,6 +59,18 @@ class IngestConfig:
 
 
 @dataclass(frozen=True)
+class RerankConfig:
+    """The bundle's cross-encoder, where it has one."""
+
+    enabled: bool = False
+    candidates: int = 16  # best hits that it reads, each in a run of its own
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.candidates <= 100:
+            raise ValueError("candidates must be from 2 to 100")
+
+
+@dataclass(frozen=True)
 class RetrieveConfig:
     top_k: int = 8
     depth: int = 50  # candidates taken from each arm before fusion
@@ -66,6 +78,7 @@ class RetrieveConfig:
     dense_weight: float = 0.5  # 0 is lexical only, 1 is dense only
     floor: float = 0.25  # least calibrated relevance of the best hit; below it the answer is an abstention
     tuned_floor: float = 0.1  # the same for a model that is tuned to say itself where it finds no answer
+    rerank: RerankConfig = RerankConfig()
 
     def __post_init__(self) -> None:
         _require_positive(self, "top_k", "depth")
@@ -99,6 +112,7 @@ class EngineConfig:
     guided: bool = False  # whether answers may be held to a schema, which takes memory of its own
     prepare: bool = True  # keep a copy of the weights in this CPU's own layout, mapped instead of unpacked
     silence_sec: float = 120.0  # a model process that says nothing for so long is ended
+    accelerator: Literal["auto", "off", "simulator"] = "auto"  # run the bundle's form for an NPU where one takes it
 
     def __post_init__(self) -> None:
         _require_positive(self, "sessions", "draft_ngram", "silence_sec")
@@ -130,7 +144,8 @@ class ServerConfig:
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     drain_sec: float = 30.0  # that running answers get to end on SIGTERM
-    log_prompts: bool = False
+    log_prompts: bool = False  # whether questions and answers stand in the log, and in the traces
+    traces: str | None = None  # URL of an OpenTelemetry collector
     watch_requests: int = 20  # the first ones of a new bundle, which decide whether it stays; 0: none
     watch_sec: float = 600.0  # for so long, at most
 
@@ -142,6 +157,8 @@ class ServerConfig:
                 raise ValueError(f"{name} must be 0 or more")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key go together")
+        if self.traces is not None and not self.traces.startswith(("http://", "https://")):
+            raise ValueError("traces must be the URL of a collector, such as http://127.0.0.1:4318, or null")
 
 
 @dataclass(frozen=True)

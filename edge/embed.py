@@ -8,7 +8,6 @@ texts beside each other, a core each: 1.24 times as fast on 2 cores as both core
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,15 +19,15 @@ from numpy.typing import NDArray
 
 from edge.bundle import EMBEDDER_MODEL, EMBEDDER_TOKENIZER, EmbedderSection
 from edge.errors import EngineError, UsageError
+from edge.onnx_text import check_graph, clean, load_session, load_tokenizer
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Encoding
 
 Vectors = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 """Called with the number of texts done and the number of all."""
 
-_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 _OUTPUT = "last_hidden_state"
 
 
@@ -70,14 +69,9 @@ class OnnxEmbedder:
         """
         self._section = section
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="embed")
-        self._tokenizer = _load_tokenizer(folder / EMBEDDER_TOKENIZER)
-        self._session: Any = _load_session(folder / EMBEDDER_MODEL)
-        self._inputs = [spec.name for spec in self._session.get_inputs()]
-        outputs = [spec.name for spec in self._session.get_outputs()]
-        if unknown := set(self._inputs) - _INPUTS:
-            raise EngineError(f"{folder}: the model wants inputs that no embedder has: {', '.join(sorted(unknown))}")
-        if _OUTPUT not in outputs:
-            raise EngineError(f"{folder}: the model has no output {_OUTPUT} (it has {', '.join(outputs)})")
+        self._tokenizer = load_tokenizer(folder / EMBEDDER_TOKENIZER)
+        self._session: Any = load_session(folder / EMBEDDER_MODEL)
+        self._inputs = check_graph(self._session, folder, _OUTPUT, "embedder")
 
     def __enter__(self) -> Self:
         return self
@@ -103,6 +97,16 @@ class OnnxEmbedder:
     def count_tokens(self, text: str) -> int:
         """Tokens of a document as the model reads it: with its prefix and the special tokens."""
         return len(self._encode(self._section.document_prefix + text).ids)
+
+    def cut(self, text: str) -> str:
+        """The beginning of a document, as much of it as the model reads."""
+        if self.count_tokens(text) <= self.max_tokens:
+            return text
+        ends = [end for _, end in self.token_offsets(text)]
+        room = self.max_tokens - self.count_tokens("")
+        while self.count_tokens(text[: ends[room - 1]]) > self.max_tokens:  # the cut may part a word otherwise
+            room -= 1
+        return text[: ends[room - 1]]
 
     def token_offsets(self, text: str) -> list[tuple[int, int]]:
         """Start and end of each token of `text` in characters, without prefix and special tokens."""
@@ -151,9 +155,7 @@ class OnnxEmbedder:
             raise EngineError("the embedder is closed")
 
     def _encode(self, text: str, special: bool = True) -> Encoding:
-        # a lone surrogate (a broken byte in a command line) is no text to the tokenizer; "?" keeps the offsets
-        clean = text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
-        return self._tokenizer.encode(clean, add_special_tokens=special)
+        return self._tokenizer.encode(clean(text), add_special_tokens=special)
 
     def _windows(self, text: str) -> list[list[int]]:
         """Token ids of the question, cut so that each window fits, each with the prefix and the special tokens."""
@@ -187,30 +189,3 @@ def _unit(vector: Vectors) -> Vectors:
     if not np.isfinite(norm) or norm == 0.0:
         raise EngineError("the embedder gave a vector that is not finite: run `edge bundle verify`")
     return vector / np.float32(norm)
-
-
-def _load_tokenizer(path: Path) -> Tokenizer:
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:
-        raise EngineError(f"{path}: cannot be loaded: {error}. Run `edge bundle verify`") from error
-    tokenizer.no_padding()  # some files ask for padding to, and cutting at, 128 tokens
-    tokenizer.no_truncation()
-    return tokenizer
-
-
-def _load_session(path: Path) -> Any:
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # a run stays on the thread that asks for it: see the top of this file
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only; warnings would go to the user's stderr
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise EngineError(f"{path}: cannot be loaded: {error}. Run `edge bundle verify`") from error

@@ -57,11 +57,20 @@ _CHUNK_SIGNS_BYTES = 50  # a bit for each of 384 dimensions, and an offset
 _SEARCH_BYTES = 7 * _MIB  # of a search in 100,000 chunks by signs, for a moment; edge.store.resident says it exactly
 
 
-def parts_of(bundle: Bundle, config: EdgeConfig, *, threads: int, prepared: Path | None, index_bytes: int = 0) -> Parts:
+def parts_of(
+    bundle: Bundle,
+    config: EdgeConfig,
+    *,
+    threads: int,
+    prepared: Path | None,
+    index_bytes: int = 0,
+    serves: bool = False,
+) -> Parts:
     """What the ledger is made of, for a bundle on this machine.
 
     :param prepared: folder of the weights packed for this CPU; None where the bundle's own are loaded.
     :param index_bytes: size of the index file.
+    :param serves: for a daemon, whose clients may ask the reranker whether the configuration asks it or not.
     :raises BundleError: the model's configuration cannot be read.
     """
     manifest = bundle.manifest
@@ -92,6 +101,7 @@ def parts_of(bundle: Bundle, config: EdgeConfig, *, threads: int, prepared: Path
         parser=_PARSER,
         guidance_bytes=vocab_size * _GUIDANCE_BYTES_PER_TOKEN,
         adapters=_adapters(model),
+        reranker=_reranker(bundle, threads) if serves or config.retrieve.rerank.enabled else Part(0),
     )
 
 
@@ -138,9 +148,22 @@ def _index(file_bytes: int, exact_chunks: int) -> int:
 
 def _embedder(bundle: Bundle) -> Part:
     manifest = bundle.manifest
-    below = f"{manifest.embedder.path}/{EMBEDDER_MODEL}"
-    weights = sum(entry.bytes for name, entry in manifest.files.items() if name.startswith(below))
-    return Part(manifest.memory.embedder_private_bytes, int(weights * _EMBEDDER_MAPPED_SHARE))
+    return Part(manifest.memory.embedder_private_bytes, _encoder_mapped(bundle, manifest.embedder.path))
+
+
+def _reranker(bundle: Bundle, threads: int) -> Part:
+    """Pairs are read beside each other, a core each: unlike questions, which are embedded one at a time."""
+    section = bundle.manifest.reranker
+    if section is None:
+        return Part(0)
+    beside = (threads - 1) * int(_EMBEDDER_ROW_BYTES * (section.max_tokens / 256) ** 1.5)
+    return Part(section.private_bytes + beside, _encoder_mapped(bundle, section.path))
+
+
+def _encoder_mapped(bundle: Bundle, path: str) -> int:
+    below = f"{path}/{EMBEDDER_MODEL}"
+    weights = sum(entry.bytes for name, entry in bundle.manifest.files.items() if name.startswith(below))
+    return int(weights * _EMBEDDER_MAPPED_SHARE)
 
 
 def _decoder(path: Path) -> tuple[int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from edge.answer import Answer
-from edge.cite import Sentence
 from edge.types import Citation, Dropped, Hit
 
 
@@ -41,15 +40,21 @@ def explain_json(answer: Answer) -> dict[str, Any]:
 
 def marked(answer: Answer) -> str:
     """The answer's text with a marker after each supported sentence, and a note after each other one."""
+    return marked_at(answer)[0]
+
+
+def marked_at(answer: Answer) -> tuple[str, list[tuple[int, int, int | None]]]:
+    """The same, and where its markers are: start and end, and which of `answer.citations` it stands for; None for a
+    note. What looks like a marker elsewhere stands in the text of a document."""
+    places = {(one.document, one.start, one.end): place for place, one in enumerate(answer.citations)}
     text, end = "", 0
+    marks: list[tuple[int, int, int | None]] = []
     for sentence in answer.sentences:
-        text += answer.text[end : sentence.end] + _mark(sentence)
-        end = sentence.end
-    return text + answer.text[end:]
-
-
-def _mark(sentence: Sentence) -> str:
-    return f" [{sentence.citation.marker}]" if sentence.citation else " [unsupported]"
+        text += f"{answer.text[end : sentence.end]} "
+        end, start, cited = sentence.end, len(text), sentence.citation
+        text += f"[{cited.marker}]" if cited else "[unsupported]"
+        marks.append((start, len(text), places[cited.document, cited.start, cited.end] if cited else None))
+    return text + answer.text[end:], marks
 
 
 def citation_json(citation: Citation) -> dict[str, Any]:
@@ -75,5 +80,6 @@ def hit_json(hit: Hit, marker: int | None = None) -> dict[str, Any]:
         "fused": round(hit.score, 6),
         "closest": None if hit.closest is None else round(hit.closest, 4),
         "relevance": None if hit.relevance is None else round(hit.relevance, 4),
+        "reranked": None if hit.reranked is None else round(hit.reranked, 4),
         "text": hit.chunk.text,
     }

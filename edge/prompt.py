@@ -18,6 +18,9 @@ GROUNDED = "Answer the question from the passages. Answer briefly, in the words 
 CLOSED_BOOK = "Answer the question briefly."
 NO_ANSWER = "The passages do not answer this."
 """What a tuned model says where they don't; edge.answer turns it into an abstention."""
+_OWN_LINE = re.compile(r"^(?=\[\d+\]|Question:)", re.MULTILINE)
+# Format characters that no script needs to be read: zero-width ones, bidirectional controls, tags, variation selectors.
+_UNSEEN = re.compile("[\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e0fff]")
 
 
 class Tokenizer(Protocol):
@@ -29,8 +32,14 @@ class Tokenizer(Protocol):
 
 
 def grounded_messages(question: str, passages: Sequence[tuple[int, str, str]]) -> list[Message]:
-    """The conversation for an answer from passages, each `(marker, heading, text)`."""
-    shown = [f"[{marker}] {heading}\n{text}" if heading else f"[{marker}] {text}" for marker, heading, text in passages]
+    """The conversation for an answer from passages, each `(marker, heading, text)`.
+
+    A line of it that begins with a marker or with "Question:" is its own, whatever the passages hold.
+    """
+    shown = [
+        f"[{marker}] {fenced(heading)}\n{fenced(text)}" if heading else f"[{marker}] {fenced(text)}"
+        for marker, heading, text in passages
+    ]
     return [Message("system", GROUNDED), Message("user", "\n\n".join([*shown, f"Question: {question}"]))]
 
 
@@ -95,6 +104,16 @@ def defuse(text: str, special_tokens: Sequence[str]) -> str:
     return re.sub(pattern, lambda match: f"{match.group()[0]} {match.group()[1:]}", text)
 
 
+def fenced(text: str) -> str:
+    """A passage's text with a space before lines that could pass for the next passage, or for the question."""
+    return _OWN_LINE.sub(" ", text)
+
+
+def seen(text: str) -> str:
+    """A document's text without what its readers do not see: they could not tell why an answer is as it is."""
+    return _UNSEEN.sub("", text)
+
+
 def heading_line(hit: Hit) -> str:
     """Where a passage stands: title and headings, as one line; a heading that repeats the one before is left out."""
     return heading_line_of(hit.title, hit.chunk.headings)
@@ -132,10 +151,10 @@ def _check_fits(prompt: Prompt, budget_tokens: int) -> None:
 
 
 def _render(question: str, passages: Sequence[Passage], tokenizer: Tokenizer, special_tokens: Sequence[str]) -> Prompt:
-    shown = [
-        (p.marker, defuse(heading_line(p.hit), special_tokens), defuse(p.hit.chunk.text, special_tokens))
-        for p in passages
-    ]
+    def safe(text: str) -> str:
+        return defuse(seen(text), special_tokens)  # in this order: what is not seen may hide a token
+
+    shown = [(p.marker, safe(heading_line(p.hit)), safe(p.hit.chunk.text)) for p in passages]
     text = tokenizer.render(grounded_messages(question, shown))
     return Prompt(text, tuple(tokenizer.encode(text)), tuple(passages), ())
 

@@ -27,6 +27,7 @@ from edge import lexical
 from edge.config import RetrieveConfig
 from edge.errors import UsageError
 from edge.ingest.chunk import embedding_text
+from edge.rerank import Reranker, reranked
 from edge.sentences import neighbours, sentences
 from edge.store.chunks import Store
 from edge.store.filters import Filter
@@ -79,20 +80,29 @@ class Weights:
 
 
 def retrieve(
-    question: str, store: Store, embedder: QueryEmbedder, config: RetrieveConfig, where: Filter | None = None
+    question: str,
+    store: Store,
+    embedder: QueryEmbedder,
+    config: RetrieveConfig,
+    where: Filter | None = None,
+    reranker: Reranker | None = None,
 ) -> list[Hit]:
     """The best `config.top_k` chunks for a question, best first, with their scores; see `judge` for their order.
 
     Chunks with the same text count once, so that copies of a file do not fill the prompt.
 
-    :raises UsageError: the question is empty.
+    :param reranker: puts the first `config.rerank.candidates` of them in another order.
+    :raises UsageError: the question is empty, or too long for the reranker.
     :raises StoreError: the index cannot be read.
     """
     hits = candidates(question, store, embedder, config, where or Filter())
-    hits.sort(key=lambda hit: (-hit.score, hit.chunk_id))
+    hits.sort(key=lambda hit: (-hit.score, hit.document, hit.chunk.ordinal))  # not by ids: they tell what came first
     distinct = {" ".join(hit.chunk.text.split()): hit for hit in reversed(hits)}
     best = [hit for hit in hits if distinct[" ".join(hit.chunk.text.split())] is hit]
-    return judge(best, question, embedder)[: config.top_k]
+    judged = judge(best, question, embedder)
+    if reranker is not None:
+        judged = _calibrate(reranked(judged, question, reranker, config.rerank.candidates), question, embedder)
+    return judged[: config.top_k]
 
 
 def judge(hits: Sequence[Hit], question: str, embedder: QueryEmbedder) -> list[Hit]:
@@ -100,20 +110,31 @@ def judge(hits: Sequence[Hit], question: str, embedder: QueryEmbedder) -> list[H
 
     Those have `near` and `closest`; the first `CALIBRATED` have `relevance` as well.
     """
-    first = hits[:JUDGED]
-    windows = [promising(hit.chunk.text, question, hit.language) for hit in first]
-    texts = {hit.chunk.text[a:b]: None for hit, spans in zip(first, windows, strict=True) for a, b in spans}
+    judged = _looked_at(hits[:JUDGED], question, embedder)
+    judged.sort(key=lambda hit: -(hit.score + NEAREST * (hit.closest or 0.0)))
+    return _calibrate([*judged, *hits[JUDGED:]], question, embedder)
+
+
+def _looked_at(hits: Sequence[Hit], question: str, embedder: QueryEmbedder) -> list[Hit]:
+    """The hits with `near` and `closest`, in their order."""
+    windows = [promising(hit.chunk.text, question, hit.language) for hit in hits]
+    texts = {hit.chunk.text[a:b]: None for hit, spans in zip(hits, windows, strict=True) for a, b in spans}
     if not texts:
         return list(hits)
     vectors = embedder.embed_documents(list(texts)) @ embedder.embed_query(question)
     cosines = dict(zip(texts, map(float, vectors), strict=True))
-    judged = []
-    for hit, spans in zip(first, windows, strict=True):
+    looked_at = []
+    for hit, spans in zip(hits, windows, strict=True):
         near = tuple(Near(a, b, cosines[hit.chunk.text[a:b]]) for a, b in spans)
-        judged.append(dataclasses.replace(hit, near=near, closest=max((n.cosine for n in near), default=-1.0)))
-    judged.sort(key=lambda hit: -(hit.score + NEAREST * (hit.closest or 0.0)))
-    calibrated = [_calibrated(hit) for hit in judged[:CALIBRATED]]
-    return [*calibrated, *judged[CALIBRATED:], *hits[JUDGED:]]
+        looked_at.append(dataclasses.replace(hit, near=near, closest=max((n.cosine for n in near), default=-1.0)))
+    return looked_at
+
+
+def _calibrate(hits: list[Hit], question: str, embedder: QueryEmbedder) -> list[Hit]:
+    """The hits, the first `CALIBRATED` of them with `relevance`; another order can have put any hit there."""
+    first = [hit if hit.closest is not None else _looked_at([hit], question, embedder)[0] for hit in hits[:CALIBRATED]]
+    rest = [dataclasses.replace(hit, relevance=None) if hit.relevance is not None else hit for hit in hits[CALIBRATED:]]
+    return [*(hit if hit.closest is None else _calibrated(hit) for hit in first), *rest]
 
 
 def promising(text: str, question: str, language: str) -> list[tuple[int, int]]:

@@ -79,6 +79,7 @@ class Hit:
     closest: float | None = None  # cosine of the query and the nearest of `near`; None beyond the first few hits
     relevance: float | None = None  # calibrated probability that it holds an answer, 0..1; None beyond the best two
     near: tuple[Near, ...] = ()  # the most promising sentences; empty beyond the first few hits
+    reranked: float | None = None  # relevance by the bundle's cross-encoder; None where it was not asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,19 +18,19 @@ _MASK, _MASK_INT32 = "attention_mask", "attention_mask_int32"
 _BIAS_INPUT = 5  # of com.microsoft.Attention: input, weights, bias, mask_index, past, attention_bias
 
 
-def simplify(source: Path, target: Path) -> int:
-    """Write `source` with only its `last_hidden_state` output and with masks for biases; return how many were changed.
+def simplify(source: Path, target: Path, output_name: str = HIDDEN) -> int:
+    """Write `source` with only the output of that name and with masks for biases; return how many were changed.
 
     An attention whose bias is more than padding (relative positions, a causal mask) is left as it is.
 
-    :raises ValueError: the model has no output `last_hidden_state`.
+    :raises ValueError: the model has no such output.
     """
     model = onnx.load(source)
     graph = model.graph
-    outputs = [output for output in graph.output if output.name == HIDDEN]
+    outputs = [output for output in graph.output if output.name == output_name]
     if not outputs:
         raise ValueError(
-            f"the model has no output {HIDDEN}; it has {', '.join(output.name for output in graph.output)}"
+            f"the model has no output {output_name}; it has {', '.join(output.name for output in graph.output)}"
         )
     del graph.output[:]
     graph.output.extend(outputs)

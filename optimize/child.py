@@ -31,17 +31,20 @@ def quiet() -> None:
     os.environ.update(_QUIET)
 
 
-def run(module: str, arguments: list[str], what: str, log_name: str, scratch: Path) -> Path:
+def run(
+    module: str, arguments: list[str], what: str, log_name: str, scratch: Path, *, python: Path | None = None
+) -> Path:
     """Run `python -m module arguments`; its output goes to `<cache>/logs/<log_name>.log`, whose path is returned.
 
     :param what: names the step in the error.
     :param scratch: caches of the libraries go below it, and nothing outside is written.
+    :param python: of another environment (`optimize.environments`).
     :raises BuildError: it failed; names the log and shows its last lines.
     """
     log = log_file(log_name)
     with log.open("wb") as stream:
         done = subprocess.run(
-            command(module, arguments),
+            command(module, arguments, python),
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
@@ -60,9 +63,9 @@ def log_file(log_name: str) -> Path:
     return log
 
 
-def command(module: str, arguments: list[str]) -> list[str]:
+def command(module: str, arguments: list[str], python: Path | None = None) -> list[str]:
     """What starts a child."""
-    return [sys.executable, "-m", module, *arguments]
+    return [str(python or sys.executable), "-m", module, *arguments]
 
 
 def environment(scratch: Path) -> dict[str, str]:

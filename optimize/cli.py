@@ -34,7 +34,10 @@ _TITLES = {
     "held-out-loss": "measure the held-out loss",
     "adapters": "make inputs for adapters",
     "embedder": "build the embedder",
+    "reranker": "build the reranker",
     "memory": "measure memory",
+    "npu": "make the graphs for the NPU",
+    "npu-gate": "compare them with the CPU form",
     "bundle": "package",
 }
 

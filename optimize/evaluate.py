@@ -12,8 +12,8 @@ Text shipped in optimize/data/gate is cut into windows and read by both models.
 A build may give logits for the last tokens only, so the teacher-forced part runs its graph in plain
 onnxruntime with the nodes that cut them bypassed, in memory: same file of weights, same kernels, nothing written.
 
-The parent's result is kept as hidden states before the LM head (float32, tokens x hidden: 24 MB), from which one
-multiplication gives back its logits, which would take 2 GB.
+The parent's result is kept as hidden states before the LM head (float32, tokens x hidden: 24 MB), from which
+`optimize.projection` gives back its logits, which would take 2 GB.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from edge.config import to_plain
 from edge.errors import BuildError, GateError
 from edge.files import write_atomic
 from edge.machine import cores
-from optimize import head
+from optimize import head, projection
 from optimize.head import GRAPH
 from optimize.recipe import GateRecipe
 
@@ -69,9 +69,9 @@ def read_parent(parent: Path, recipe: GateRecipe, text: str, out: Path) -> None:
     """Run the fp32 parent and write what `compare` needs into `out`.
 
     Files: tokens.npy int64 (windows, window_tokens); hidden.npy float32 (windows, window_tokens, hidden);
-    head.npy float32 (vocabulary, hidden); prompts.npy int64 (prompts, 64); greedy.npy int64 (prompts, 32).
+    prompts.npy int64 (prompts, 64); greedy.npy int64 (prompts, 32); and those of `projection.save`.
 
-    :raises BuildError: the text is shorter than the recipe asks for, or the logits are no plain product with the head.
+    :raises BuildError: the text is shorter than the recipe asks for, or the logits are made in a way that is not known.
     """
     import numpy as np
     import torch
@@ -81,19 +81,20 @@ def read_parent(parent: Path, recipe: GateRecipe, text: str, out: Path) -> None:
     windows, prompts = _cut(_tokenize(parent, text), recipe)
     model: Any = AutoModelForCausalLM.from_pretrained(parent, dtype=torch.float32)
     model.eval()
-    head = model.get_output_embeddings().weight
+    end = projection.of_model(model)
     hidden = np.lib.format.open_memmap(
-        out / "hidden.npy", mode="w+", dtype=np.float32, shape=(*windows.shape, head.shape[1])
+        out / "hidden.npy", mode="w+", dtype=np.float32, shape=(*windows.shape, end.table.shape[1])
     )
     with torch.inference_mode():
         for index, window in enumerate(torch.from_numpy(windows)):
-            states = model.model(window[None], use_cache=False).last_hidden_state[0]
+            states = model.base_model(window[None], use_cache=False).last_hidden_state[0]
             if index == 0:
-                _check_head(model, window, states @ head.T)
+                projection.check(end, states, model(window[None], use_cache=False).logits[0])
             hidden[index] = states.numpy()
         greedy = _greedy_parent(model, torch.from_numpy(prompts))
     hidden.flush()
-    for name, array in (("tokens", windows), ("head", head.detach().numpy()), ("prompts", prompts), ("greedy", greedy)):
+    projection.save(end, out)
+    for name, array in (("tokens", windows), ("prompts", prompts), ("greedy", greedy)):
         np.save(out / f"{name}.npy", array)
 
 
@@ -106,9 +107,9 @@ def compare(build: Path, reference: Path) -> GateResult:
 
     windows = np.load(reference / "tokens.npy")
     totals = dict.fromkeys(("kl", "parent", "build", "same", "parent_right", "build_right"), 0.0)
-    logits = _teacher_forced(build)
+    logits = teacher_forced(build)
     for parent_rows, build_rows, targets in _rows(reference, windows, logits):
-        for key, value in _distances(parent_rows, build_rows, targets).items():
+        for key, value in distances(parent_rows, build_rows, targets).items():
             totals[key] += value
     count = windows.shape[0] * (windows.shape[1] - 1)
     prompts, wanted = np.load(reference / "prompts.npy"), np.load(reference / "greedy.npy")
@@ -130,13 +131,15 @@ def compare(build: Path, reference: Path) -> GateResult:
 def accuracy(reference: Path) -> float:
     """Share of positions whose most likely token is the one that follows, of the model that `read_parent` ran."""
     import numpy as np
+    import torch
 
-    windows, states, rows = (np.load(reference / f"{name}.npy") for name in ("tokens", "hidden", "head"))
-    right: int = 0
+    windows, states = (np.load(reference / f"{name}.npy") for name in ("tokens", "hidden"))
+    end, right = projection.load(reference), 0
     for window, hidden in zip(windows, states, strict=True):
         for start in range(0, len(window) - 1, _ROWS):
-            end = min(start + _ROWS, len(window) - 1)
-            right += int(((hidden[start:end] @ rows.T).argmax(axis=1) == window[start + 1 : end + 1]).sum())
+            stop = min(start + _ROWS, len(window) - 1)
+            chosen = end.logits(torch.from_numpy(hidden[start:stop])).argmax(dim=1).numpy()
+            right += int((chosen == window[start + 1 : stop + 1]).sum())
     return right / int(windows.shape[0] * (windows.shape[1] - 1))
 
 
@@ -207,12 +210,6 @@ def _cut(tokens: list[int], recipe: GateRecipe) -> tuple[Any, Any]:
 # The parent
 
 
-def _check_head(model: Any, window: Any, logits: Any) -> None:
-    full = model(window[None], use_cache=False).logits[0]
-    if float((full - logits).abs().max()) > 1e-2:
-        raise BuildError("the gate cannot compare this kind of model: its logits are scaled, capped or shifted")
-
-
 def _greedy_parent(model: Any, prompts: Any) -> Any:
     """Most likely continuation, int64 (prompts, 32); all prompts have the same length and go as one batch."""
     import numpy as np
@@ -229,7 +226,7 @@ def _greedy_parent(model: Any, prompts: Any) -> Any:
 # The build
 
 
-def _teacher_forced(build: Path) -> Any:
+def teacher_forced(build: Path) -> Any:
     """A function: int64 (time,) -> logits float32 (time, vocabulary) of the build."""
     import numpy as np
     import onnxruntime as ort
@@ -298,16 +295,16 @@ def _rows(reference: Path, windows: Any, logits: Any) -> Iterator[tuple[Any, Any
     import torch
 
     torch.set_num_threads(cores())
-    hidden, head = np.load(reference / "hidden.npy"), torch.from_numpy(np.load(reference / "head.npy"))
+    hidden, head = np.load(reference / "hidden.npy"), projection.load(reference)
     for window, states in zip(windows, hidden, strict=True):
         of_build = logits(window)
         for start in range(0, len(window) - 1, _ROWS):
             end = min(start + _ROWS, len(window) - 1)
-            of_parent = torch.from_numpy(states[start:end]) @ head.T
+            of_parent = head.logits(torch.from_numpy(states[start:end]))
             yield of_parent, torch.from_numpy(of_build[start:end]), torch.from_numpy(window[start + 1 : end + 1])
 
 
-def _distances(parent: Any, build: Any, targets: Any) -> dict[str, float]:
+def distances(parent: Any, build: Any, targets: Any) -> dict[str, float]:
     """Sums over rows of KL(parent || build), both negative log likelihoods, equal argmaxes, argmaxes that are right.
 
     :param parent: logits, float32 tensor (rows, vocabulary); so is `build`.

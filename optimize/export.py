@@ -1,7 +1,8 @@
 """What was fetched -> a Hugging Face folder in fp32: the parent that every build is made from and compared with.
 
 A GGUF file is dequantized; a folder is loaded and saved again, so that every parent looks the same (one dtype, one
-file layout, tokenizer and chat template beside the weights) and later stages need not know where it came from.
+file layout, tokenizer and chat template beside the weights) and later stages need not know where it came from. What
+families of models do differently in their chat templates is settled here too: see optimize.dialogue.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from pathlib import Path
 from edge.errors import BuildError, SourceError
 from edge.files import write_atomic
 from edge.machine import cores
-from optimize import child
+from optimize import architectures, child, dialogue
 
 TOOLS = ("torch", "transformers", "gguf", "safetensors", "tokenizers")
-CHAT_TEMPLATE = "chat_template.jinja"
+CHAT_TEMPLATE = dialogue.TEMPLATE
 
 
 def export_parent(fetched: Path, out: Path, log_name: str) -> None:
@@ -26,8 +27,10 @@ def export_parent(fetched: Path, out: Path, log_name: str) -> None:
 
     :param fetched: a GGUF file or a Hugging Face folder.
     :raises SourceError: the file is no GGUF file.
-    :raises BuildError: the model cannot be loaded, or has no tokenizer or chat template.
+    :raises BuildError: the model cannot be built, cannot be loaded, or has no tokenizer or chat template.
     """
+    if (config := fetched / "config.json").is_file():
+        architectures.check(json.loads(config.read_text(encoding="utf-8")), fetched.name)
     if fetched.is_file() and _magic(fetched) != b"GGUF":
         raise SourceError(f"{fetched}: not a GGUF file")
     scratch = out / ".scratch"
@@ -78,6 +81,7 @@ def _main(fetched: Path, out: Path) -> None:
         model = fresh
     model.save_pretrained(out, max_shard_size="100GB")
     tokenizer.save_pretrained(out)
+    dialogue.settle(out, tokenizer)
     # the path it was loaded from does not belong into what the next stage reads
     for path in (out / "config.json", out / "generation_config.json"):
         if path.is_file():

@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edge.errors import BuildError
 from edge.files import write_atomic
-from optimize import olive_runner
+from optimize import olive_runner, quantize
 from optimize.dataset.examples import Sample
 from optimize.recipe import ModelRecipe
 
@@ -28,7 +28,7 @@ CALIBRATION_TOKENS = 16_384
 
 _MAX_TOKENS = 1024  # a longer prompt is not calibrated on
 _BESIDE = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
-_SENSITIVE = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.down_proj")
+_SENSITIVE = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.qkv_proj", "mlp.down_proj")
 
 
 def builder_recipe(recipe: ModelRecipe) -> ModelRecipe:
@@ -37,13 +37,17 @@ def builder_recipe(recipe: ModelRecipe) -> ModelRecipe:
     return replace(recipe, algorithm="k_quant", mixed_precision=head)
 
 
-def overrides(layers: int, recipe: ModelRecipe) -> dict[str, dict[str, int]]:
-    """Module -> bits, for those that do not get 4: the builder's own choice of sensitive layers (`mixed_layers`)."""
+def overrides(weights: Collection[str], layers: int, recipe: ModelRecipe) -> dict[str, dict[str, int]]:
+    """Module -> bits, for those that do not get 4: the builder's own choice of sensitive layers (`mixed_layers`).
+
+    :param weights: names of the parent's; families name their projections differently.
+    """
     if recipe.mixed_precision.get("mixed_layers") != "int8":
         return {}
     eighth = layers / 8
     sensitive = [i for i in range(layers) if i < eighth or i >= 7 * eighth or (i - round(eighth)) % 3 == 2]
-    return {f"model.layers.{i}.{module}": {"bits": 8} for i in sensitive for module in _SENSITIVE}
+    modules = [f"model.layers.{i}.{module}" for i in sensitive for module in _SENSITIVE]
+    return {module: {"bits": 8} for module in modules if f"{module}.weight" in weights}
 
 
 def rows(parent: Path, samples: Sequence[Sample], tokens: int = CALIBRATION_TOKENS) -> list[list[int]]:
@@ -82,7 +86,7 @@ def round_weights(parent: Path, recipe: ModelRecipe, samples: Sequence[Sample], 
         "group_size": recipe.block_size,
         "sym": recipe.symmetric,
         "lm_head": False,
-        "overrides": overrides(layers, recipe),
+        "overrides": overrides(quantize.weight_names(parent), layers, recipe),
         "data_config": "prompts",
     }
     model = {"type": "HfModel", "model_path": str(parent), "task": "text-generation"}

@@ -97,12 +97,13 @@ def limit_logits(folder: Path, rows: int) -> None:
     model = onnx.load(folder / GRAPH, load_external_data=False)
     graph = model.graph
     head = next((n for n in graph.node if n.name.startswith("/lm_head/MatMul")), None)
-    if head is None or head.output[0] != "logits":
+    tail = next((n for n in graph.node if "logits" in n.output), None)  # the head, or its bias, scale or cap
+    if head is None or tail is None or not tail.name.startswith("/lm_head/"):
         raise BuildError("logits_rows: found no LM head that ends the graph; set model.logits_rows to 0")
     hidden = head.input[0]
     for name, values in {"from": [-rows], "to": [np.iinfo(np.int32).max], "axis": [1], "none": [0]}.items():
         graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), f"{_LAST}/{name}"))
-    head.input[0], head.output[0] = f"{_LAST}/hidden", f"{_LAST}/logits"
+    head.input[0], tail.output[0] = f"{_LAST}/hidden", f"{_LAST}/logits"
     before = helper.make_node(
         "Slice", [hidden, f"{_LAST}/from", f"{_LAST}/to", f"{_LAST}/axis"], [head.input[0]], f"{_LAST}/Slice"
     )
@@ -111,12 +112,13 @@ def limit_logits(folder: Path, rows: int) -> None:
         helper.make_node("Shape", [head.input[0]], [f"{_LAST}/kept"], f"{_LAST}/Kept", start=1, end=2),
         helper.make_node("Sub", [f"{_LAST}/all", f"{_LAST}/kept"], [f"{_LAST}/left"], f"{_LAST}/Left"),
         helper.make_node("Concat", [f"{_LAST}/left", f"{_LAST}/none"], [f"{_LAST}/pads"], f"{_LAST}/Pads", axis=0),
-        helper.make_node("Pad", [head.output[0], f"{_LAST}/pads", "", f"{_LAST}/axis"], ["logits"], f"{_LAST}/Pad"),
+        helper.make_node("Pad", [tail.output[0], f"{_LAST}/pads", "", f"{_LAST}/axis"], ["logits"], f"{_LAST}/Pad"),
     ]
-    at = list(graph.node).index(head)
-    for offset, node in enumerate([before, head, *after]):
-        if node is not head:
-            graph.node.insert(at + offset, node)
+    graph.node.insert(list(graph.node).index(head), before)
+    place = list(graph.node).index(tail) + 1
+    for offset, node in enumerate(after):
+        graph.node.insert(place + offset, node)
+    _forget_shapes(graph)
     onnx.save(model, folder / GRAPH)
 
 
@@ -134,12 +136,21 @@ def whole_logits(graph: bytes) -> bytes:
     gather = nodes.get("/lm_head/prune/Gather") or nodes.get(f"{_LAST}/Slice")
     if head is None or gather is None:
         return graph
-    head.input[0], head.output[0] = gather.input[0], "logits"
+    head.input[0] = gather.input[0]
+    if tail := next((node for node in model.graph.node if f"{_LAST}/logits" in node.output), None):
+        tail.output[0] = "logits"
     for node in [node for name, node in nodes.items() if name.startswith(("/lm_head/prune/", f"{_LAST}/"))]:
         model.graph.node.remove(node)
     for output in model.graph.output:
         if output.name == "logits":
             output.type.tensor_type.shape.dim[1].Clear()
             output.type.tensor_type.shape.dim[1].dim_param = "sequence_length"
-    del model.graph.value_info[:]  # shapes written for fewer rows
+    _forget_shapes(model.graph)
     return bytes(model.SerializeToString())
+
+
+def _forget_shapes(graph: Any) -> None:
+    """Drop the shapes that the builder noted for what the head computes: the rows are others now."""
+    kept = [value for value in graph.value_info if not value.name.startswith("/lm_head/")]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)

@@ -2,6 +2,7 @@
 
     python -m optimize.measure model FOLDER RESULT.json
     python -m optimize.measure embedder FOLDER RESULT.json
+    python -m optimize.measure reranker FOLDER RESULT.json
 
 Private is `RssAnon` of /proc/self/status: heap and other pages that no file backs. What the libraries take when they
 are imported is subtracted.
@@ -22,7 +23,7 @@ STEP_BYTES = 4 * 2**20
 
 
 def measure(kind: str, folder: Path, scratch: Path, log_name: str) -> int:
-    """Private bytes that loading the `model` or `embedder` in `folder` adds, rounded up to `STEP_BYTES`.
+    """Private bytes that loading the `model`, `embedder` or `reranker` in `folder` adds, rounded up to `STEP_BYTES`.
 
     :raises BuildError: it cannot be loaded; names the log.
     """
@@ -50,10 +51,14 @@ def _main(kind: str, folder: Path, result: Path) -> None:
     child.quiet()
     if kind == "model":
         added = _model(folder)
-    else:
-        from optimize.embedder import private_bytes
+    elif kind == "embedder":
+        from optimize import embedder
 
-        added = private_bytes(folder)
+        added = embedder.private_bytes(folder)
+    else:
+        from optimize import reranker
+
+        added = reranker.private_bytes(folder)
     write_atomic(result, json.dumps({"private_bytes": added}))
 
 

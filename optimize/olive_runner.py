@@ -2,7 +2,7 @@
 
 Olive 0.13 swallows many errors of its passes, so success is what `has_output_model()` says, and its cache knows nothing
 of package versions, so every run gets a cache of its own. Its ModelBuilder pass was written for an older
-onnxruntime-genai than 0.18; `_adapt_model_builder` bridges the two and refuses versions that it was not written for.
+onnxruntime-genai than 0.18; `adapted` bridges the two and refuses versions that it was not written for.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from edge.errors import BuildError
 from edge.files import write_atomic
-from optimize import child
+from optimize import architectures, child
 
 TOOLS = ("olive-ai", "onnxruntime-genai", "onnxruntime", "onnx", "onnx-ir", "torch", "transformers")
 SHIM_VERSIONS = {"olive-ai": "0.13.", "onnxruntime-genai": "0.18."}
@@ -29,6 +30,9 @@ def run_workflow(
     scratch: Path,
     log_name: str,
     data_configs: list[dict[str, Any]] | None = None,
+    *,
+    provider: str = "CPUExecutionProvider",
+    python: Path | None = None,
 ) -> Path:
     """Run Olive passes over a model on the CPU and return the file or folder of the output model, below `scratch`.
 
@@ -36,6 +40,8 @@ def run_workflow(
     :param passes: Olive's `passes`, name -> {"type": ..., options}.
     :param scratch: an existing folder; Olive's cache and output go there.
     :param data_configs: Olive's `data_configs`, which a pass may name.
+    :param provider: ONNX Runtime's, that the passes write for.
+    :param python: of another environment (`optimize.environments`), which has Olive too.
     :raises BuildError: a pass failed, whether Olive said so or not; names the log.
     """
     versions = "-".join(importlib.metadata.version(name) for name in SHIM_VERSIONS)
@@ -44,7 +50,7 @@ def run_workflow(
         "systems": {
             "box": {
                 "type": "LocalSystem",
-                "accelerators": [{"device": "cpu", "execution_providers": ["CPUExecutionProvider"]}],
+                "accelerators": [{"device": "cpu", "execution_providers": [provider]}],
             }
         },
         "passes": passes,
@@ -60,7 +66,7 @@ def run_workflow(
     write_atomic(scratch / "job.json", json.dumps(config, indent=2))
     (scratch / _RESULT).unlink(missing_ok=True)
     what = f"Olive ({', '.join(options['type'] for options in passes.values())})"
-    child.run("optimize.olive_runner", [str(scratch / "job.json")], what, log_name, scratch)
+    child.run("optimize.olive_runner", [str(scratch / "job.json")], what, log_name, scratch, python=python)
     return Path(json.loads((scratch / _RESULT).read_text(encoding="utf-8"))["model_path"])
 
 
@@ -75,12 +81,13 @@ def check_versions() -> None:
             )
 
 
-def _adapt_model_builder() -> None:
-    """Let Olive's ModelBuilder pass call genai 0.18: options checked first, `int4_*` names as 0.18 has them."""
-    import onnxruntime_genai.models.builder as builder
-    from olive.passes.onnx.model_builder import ModelBuilder
+def adapted(builder: Any) -> Callable[..., Any]:
+    """genai 0.18's `create_model` as older callers call it: options checked and named as 0.18 has them, and the model's
+    configuration in the form that it reads.
 
-    check_versions()
+    :param builder: the module `onnxruntime_genai.models.builder`.
+    """
+    architectures.fit_builder(builder)
     original = builder.create_model
     names = ("block_size", "accuracy_level", "is_symmetric", "op_types_to_quantize", "nodes_to_exclude", "algo_config")
     renamed = {f"int4_{name}": name for name in names}
@@ -92,9 +99,19 @@ def _adapt_model_builder() -> None:
         options = {renamed.get(key, key): value for key, value in options.items()}
         plain = getattr(precision, "value", precision)
         builder.check_extra_options(model_name, input_path, output_dir, plain, execution_provider, cache_dir, options)
+        architectures.fit(options["hf_details"]["hf_config"])
         return original(model_name, input_path, output_dir, plain, execution_provider, cache_dir, **options)
 
-    builder.create_model = create_model
+    return create_model
+
+
+def _adapt_model_builder() -> None:
+    """Let Olive's ModelBuilder pass call genai 0.18."""
+    import onnxruntime_genai.models.builder as builder
+    from olive.passes.onnx.model_builder import ModelBuilder
+
+    check_versions()
+    builder.create_model = adapted(builder)
     ModelBuilder.maybe_patch_quant = staticmethod(lambda: None)
 
 

@@ -25,10 +25,13 @@ from edge.errors import ConfigError
 from edge.files import sha256_file, write_atomic
 from optimize import (
     adapters,
+    architectures,
     child,
+    dialogue,
     disk,
     embedder,
     embedder_gate,
+    encoder,
     evaluate,
     export,
     finetune,
@@ -39,9 +42,12 @@ from optimize import (
     merge,
     olive_runner,
     package,
+    projection,
     quantize,
+    reranker,
     scores,
     sources,
+    targets,
     trial,
     tuned_gate,
 )
@@ -89,7 +95,11 @@ class Build:
     def parent(self) -> Stage:
         """The base model as a Hugging Face folder in fp32."""
         source = self.recipe.base.source
-        reads = {"source": sources.digest(source), "tools": tools(*export.TOOLS), "code": code(export, sources)}
+        reads = {
+            "source": sources.digest(source),
+            "tools": tools(*export.TOOLS),
+            "code": code(export, architectures, dialogue, sources),
+        }
 
         def work(out: Path) -> None:
             fetched = sources.fetch(source)
@@ -154,7 +164,7 @@ class Build:
             "recipe": to_plain(recipe),
             "kv_scales": scales.digest if scales else None,
             "tools": tools(*olive_runner.TOOLS),
-            "code": code(quantize, head, olive_runner),
+            "code": code(quantize, architectures, dialogue, head, olive_runner),
         }
         scale_file = scales.path / "scales.json" if scales else None
 
@@ -228,7 +238,7 @@ class Build:
             "text": hashlib.sha256(evaluate.gate_text().encode()).hexdigest(),
             "shape": evaluate.shape_of(self.recipe.gate),
             "tools": tools(*evaluate.TOOLS),
-            "code": code(evaluate, head),
+            "code": code(evaluate, projection, head),
         }
 
     def embedder(self) -> Stage:
@@ -237,11 +247,25 @@ class Build:
         reads = {
             "recipe": to_plain(recipe),
             "source": sources.digest(recipe.source),
-            "tools": tools(*embedder.TOOLS),
+            "tools": tools(*embedder.TOOLS) | encoder.tools(recipe.tool),
             "texts": hash_folder(embedder_gate.DATA),
-            "code": code(embedder, *embedder.CODE, olive_runner, sources),
+            "code": code(embedder, *embedder.CODE, sources),
         }
         return self.stage("embedder", reads, partial(embedder.build_embedder, recipe), needed_bytes=2**30)
+
+    def reranker(self) -> Stage | None:
+        """The cross-encoder, exported, quantized, and compared with its original; None where the recipe names none."""
+        recipe = self.recipe.reranker
+        if recipe is None:
+            return None
+        reads = {
+            "recipe": to_plain(recipe),
+            "source": sources.digest(recipe.source),
+            "tools": tools(*reranker.TOOLS) | encoder.tools(recipe.tool),
+            "texts": hash_folder(embedder_gate.DATA),
+            "code": code(reranker, *reranker.CODE, embedder_gate, sources),
+        }
+        return self.stage("reranker", reads, partial(reranker.build_reranker, recipe), needed_bytes=2**30)
 
     def memory(self, model: Stage, embedder_stage: Stage) -> bundle.Memory:
         """Private bytes of both parts, each loaded in a process of its own."""
@@ -281,6 +305,8 @@ def run(recipe: Recipe, out: Path, report: Report, watch: finetune.Watch | None 
     """
     child.quiet()
     package.check_place(out)  # before the work, not after it
+    target = targets.get(recipe.target)
+    target.check(recipe)
     build = Build(recipe, report)
     quantize.check_fits(build.parent().path, recipe.model)
     base = build.base()
@@ -290,13 +316,17 @@ def run(recipe: Recipe, out: Path, report: Report, watch: finetune.Watch | None 
     judged = evaluate.judge(result, recipe.gate)
     embedder_stage = build.embedder()
     gate = {"model": judged, "embedder": embedder.gate_figures(embedder_stage.path)}
+    if reranker_stage := build.reranker():
+        gate["reranker"] = reranker.gate_figures(reranker_stage.path)
     memory = build.memory(model, embedder_stage)
     if figures := _tuned_figures(build, base, model, embedder_stage, memory, result):
         gate["tuned"] = figures
+    made = target.make(build, tuned, model)
+    gate |= {form.entry.path: form.gate for form in made}
 
     report("bundle", "running")
     started = time.monotonic()
-    digest, written = manifest.pack(build, model, embedder_stage, memory, gate, out)
+    digest, written = manifest.pack(build, model, embedder_stage, memory, gate, out, made, reranker_stage)
     report("bundle", "built" if written else "cached")
     stages = [
         StageReport(stage.name, stage.key, stage.cached, round(stage.seconds, 2), round(stage.built_sec, 2))

@@ -12,8 +12,11 @@ from edge.config import load
 from edge.errors import ConfigError
 from optimize.embedder import EmbedderRecipe
 from optimize.finetune_recipe import AdapterSource, FineTuneRecipe
+from optimize.reranker import RerankerRecipe
 from optimize.shipped import DEFAULT, shipped
 from optimize.sources import Source
+from optimize.targets.openvino_recipe import OpenvinoRecipe
+from optimize.targets.qnn_recipe import QnnRecipe
 
 _SELECTORS = ("last_matmul", "mixed_layers")
 _ADAPTER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -112,17 +115,20 @@ class Recipe:
 
     name: str
     version: str
-    target: Literal["cpu"]
+    target: Literal["cpu", "qnn", "openvino"]  # what it is built for besides the CPU: see optimize/targets
     base: BaseRecipe
     model: ModelRecipe
     embedder: EmbedderRecipe
     gate: GateRecipe
+    reranker: RerankerRecipe | None = None  # a cross-encoder beside it, for `edge ask --rerank`
     answers: Literal["free", "marked"] = "free"  # marked: the model is tuned to cite, as optimize/dataset/examples.py
     languages: tuple[str, ...] = ()  # ISO 639-1: of the passages that the tuning covers; in others it is not trusted
     adapter: AdapterSource | None = None  # an adapter that is ready, to merge
     finetune: FineTuneRecipe | None = None  # an adapter to train, on top of the ready one if there is one
     tuned_gate: TunedGateRecipe | None = field(default_factory=TunedGateRecipe)  # None: a tuned build is not compared
     adapters: dict[str, AdapterRecipe] = field(default_factory=dict)  # by name: beside the build, chosen per request
+    qnn: QnnRecipe | None = None  # how to build for target qnn
+    openvino: OpenvinoRecipe | None = None  # how to build for target openvino
 
     def __post_init__(self) -> None:
         for name in self.adapters:

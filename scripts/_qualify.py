@@ -6,6 +6,7 @@ The file is written anew after each SQuAD file, so what is done is not lost when
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -47,7 +48,36 @@ def ingest(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def deploy(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    yield _killed(arguments, "test_install.py", "-k", "killed")
+    yield {"run": "install", **_killed(arguments, "test_install.py", "-k", "killed")}
+    yield {"run": "delta", **_killed(arguments, "test_delta_kill.py")}
+
+
+def architectures(_: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        said = Path(folder) / "architectures.json"
+        variables = {"EDGE_ARCHITECTURES": "all", "EDGE_ARCHITECTURES_REPORT": str(said)}
+        started = time.monotonic()
+        call = [sys.executable, "-m", "pytest", "-q", "tests/optimize/test_architectures.py"]
+        done = subprocess.run(call, cwd=ROOT, env={**os.environ, **variables}, stdout=sys.stderr, check=False)
+        seconds = round(time.monotonic() - started, 1)
+        found = json.loads(said.read_text(encoding="utf-8")) if said.exists() else {}
+    names = ("transformers", "torch", "olive-ai", "onnxruntime", "onnxruntime-genai")
+    versions = {name: importlib.metadata.version(name) for name in names}
+    yield {"passed": done.returncode == 0, "seconds": seconds, "versions": versions, "architectures": found}
+
+
+def npu(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    if arguments.bundle is None:
+        raise SystemExit("npu needs --bundle DIR, of `edge optimize run npu-qnn --out DIR`")
+    with tempfile.TemporaryDirectory() as folder:
+        said = Path(folder) / "npu.json"
+        variables = {"EDGE_NPU_BUNDLE": str(arguments.bundle.absolute()), "EDGE_NPU_REPORT": str(said)}
+        started = time.monotonic()
+        call = [sys.executable, "-m", "pytest", "-q", "-rs", "tests/process/test_npu.py"]
+        done = subprocess.run(call, cwd=ROOT, env={**os.environ, **variables}, stdout=sys.stderr, check=False)
+        found = json.loads(said.read_text(encoding="utf-8")) if said.exists() else []
+    seconds = round(time.monotonic() - started, 1)
+    yield {"passed": done.returncode == 0 and bool(found), "seconds": seconds, "questions": found}
 
 
 def _killed(arguments: argparse.Namespace, test: str, *more: str) -> dict[str, Any]:
@@ -98,6 +128,7 @@ def unused(folder: Path, stem: str) -> Path:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     runs = {"retrieval": retrieval, "answers": answers, "ingest": ingest, "daemon": daemon, "deploy": deploy}
+    runs |= {"architectures": architectures, "npu": npu}
     parser.add_argument("name", choices=runs)
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--seed", type=int, default=0)
@@ -107,7 +138,7 @@ def main() -> int:
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks", help="folder of the result")
     arguments = parser.parse_args()
-    if arguments.name not in ("ingest", "daemon", "deploy") and not arguments.files:
+    if arguments.name not in ("architectures", "ingest", "daemon", "deploy", "npu") and not arguments.files:
         parser.error(f"{arguments.name} needs at least one SQuAD file")
     made_on = environment()  # before the runs, so that the file itself is not what makes the checkout dirty
     out = unused(arguments.out, f"{made_on['date']}-{arguments.name}")

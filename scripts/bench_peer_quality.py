@@ -144,7 +144,7 @@ def own_quality(folder: Path, reference: Reference, show: Callable[[Any], Any]) 
 
     :param folder: of the model inside the bundle.
     """
-    logits = evaluate._teacher_forced(folder)
+    logits = evaluate.teacher_forced(folder)
     first = WINDOW // 2
     kl: list[float] = []
     parent = ours = same = 0.0

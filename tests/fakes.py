@@ -41,7 +41,7 @@ def manifest_of(folder: Path) -> bundle.Manifest:
     )
     hashes = {name.removeprefix("embedder/"): entry.sha256 for name, entry in files.items() if name[:9] == "embedder/"}
     return bundle.Manifest(
-        schema=bundle.SCHEMA,
+        schema=bundle.schema_of(()),
         name="fake",
         version="1.0.0",
         target="cpu",

@@ -48,6 +48,7 @@ def run(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
     )
     result.settings["edge"] = to_plain(box.config)
+    result.environment["providers"] = {"model": box.provider, "embedder": "CPUExecutionProvider"}
     before = conditions()
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as scratch:
         context = Context(box, config, Path(scratch), track, warn)

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.box import Box, Mode
-from edge.cli.common import adapter_option, json_option, memory_budget_option, print_json, print_note, with_box
+from edge.cli.common import (
+    adapter_option,
+    json_option,
+    memory_budget_option,
+    print_json,
+    print_note,
+    rerank_option,
+    with_box,
+)
 from edge.errors import EdgeError, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +39,7 @@ ABSTAINED = 3
 @click.option("--batch", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help='A file of {"id", "question"} lines; prints one JSON line for each.')  # fmt: skip
 @adapter_option
+@rerank_option
 @memory_budget_option
 @json_option
 @with_box

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -19,6 +20,8 @@ from edge.sizes import parse_size
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from edge.config import EdgeConfig
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -28,7 +31,7 @@ _PATH = click.Path(path_type=Path)
 def with_box(command: Callable[Concatenate[Box, P], R]) -> Callable[P, R]:
     """Add `--bundle --index --config`; the command gets the box as its first argument, closed when it ends.
 
-    `--memory-budget` is the box's too, where `memory_budget_option` stands above.
+    `--memory-budget` and `--rerank` are the box's too, where their options stand above.
     """
 
     @click.option("--bundle", type=_PATH, help="Folder of the bundle.  [default: current or bundle in the home folder]")
@@ -38,7 +41,10 @@ def with_box(command: Callable[Concatenate[Box, P], R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         settings: dict[str, Any] = {name: kwargs.pop(name) for name in ("bundle", "index", "config")}
         settings["memory_budget"] = kwargs.pop("memory_budget", None)
+        rerank = kwargs.pop("rerank", None)
         with Box.open(**settings, on_note=print_note) as box:
+            if isinstance(rerank, bool):
+                box.config = _reranking(box.config, rerank)
             return command(box, *args, **kwargs)
 
     return wrapped
@@ -57,6 +63,18 @@ memory_budget_option = click.option(
     callback=_checked_size,
     help="Memory that this command and the processes it starts may take, such as 256MiB.  "
     "[default: memory_budget of the configuration, else what the system allows]",
+)
+
+
+def _reranking(config: EdgeConfig, enabled: bool) -> EdgeConfig:
+    rerank = dataclasses.replace(config.retrieve.rerank, enabled=enabled)
+    return dataclasses.replace(config, retrieve=dataclasses.replace(config.retrieve, rerank=rerank))
+
+
+rerank_option = click.option(
+    "--rerank/--no-rerank",
+    default=None,
+    help="Whether the bundle's cross-encoder puts the best hits in order.  [default: retrieve.rerank.enabled]",
 )
 
 adapter_option = click.option(

@@ -39,7 +39,7 @@ class Finding:
 @with_box
 def doctor(box: Box, as_json: bool) -> int:
     """Check this machine, the bundle and the index."""
-    findings = [finding for check in (_machine, _packages, _extras, _vectors) for finding in check()]
+    findings = [finding for check in (_machine, _packages, _extras, _vectors, _providers) for finding in check()]
     findings += [_tried("bundle", lambda: _bundle(box)), _tried("index", lambda: _index(box)), _disk(box)]
     if all(finding.level != "fail" for finding in findings if finding.check == "bundle"):
         findings.append(_tried("memory", lambda: _memory(box)))
@@ -104,6 +104,21 @@ def _vectors() -> list[Finding]:
     return [Finding("sqlite", "ok", f"SQLite {row[1]} with FTS5, sqlite-vec {row[0]}" if row else "loaded")]
 
 
+def _providers() -> list[Finding]:
+    """Who can run a model here: the CPU, and each accelerator whose package is installed, with the devices it finds."""
+    from edge.engine.accelerator import installed, look
+
+    found = ["CPUExecutionProvider"]
+    level: Level = "ok"
+    for provider, version in installed().items():
+        said = look(provider)
+        if "error" in said:
+            level = "note"
+        devices = ", ".join(said.get("devices", [])) or said.get("error", "no device")
+        found.append(f"{provider} {version} ({devices})")
+    return [Finding("providers", level, "; ".join(found))]
+
+
 def _memory(box: Box) -> str:
     """Before anything is loaded: the ledger begins with this process as it is."""
     from edge.budget import Use, fit
@@ -122,7 +137,11 @@ def _bundle(box: Box) -> str:
 
     manifest = verify(box.bundle_path).manifest
     box.engine.load()
-    return f"{manifest.name} {manifest.version} ({manifest.model.precision}) at {box.bundle_path}: whole, and it loads"
+    entry = box.accelerator.entry
+    by = f" by {entry.provider}" if entry else ""
+    refused = "".join(f"; {refusal}" for refusal in box.accelerator.refusals)
+    where = f"at {box.bundle_path}: whole, and it loads{by}{refused}"
+    return f"{manifest.name} {manifest.version} ({manifest.model.precision}) {where}"
 
 
 def _index(box: Box) -> str:

@@ -74,7 +74,12 @@ def install(
     if unseen:
         raise UsageError("; ".join(unseen))
     written = files.install(texts, unit_dir, sysusers_dir, force=force)
-    steps = _next_steps(sysusers_dir)
+    steps = _next_steps(sysusers_dir, is_running="active" in _active().values())
+    if settings.reaches:
+        print_note(
+            f"the service has no network, so server.traces ({settings.reaches}) is out of its reach: `systemctl edit "
+            "edge.service`, and give it PrivateNetwork=no, IPAddressAllow=localhost, RestrictAddressFamilies=AF_INET"
+        )
     if as_json:
         print_json({"written": [str(path) for path in written], "memory_max_bytes": settings.memory_max, "next": steps})
         return 0
@@ -105,22 +110,32 @@ def uninstall(unit_dir: Path, sysusers_dir: Path, as_json: bool) -> int:
 @_folder_options
 @json_option
 def status(unit_dir: Path, sysusers_dir: Path, as_json: bool) -> int:
-    """Say of each file whether it is installed, changed by hand, somebody else's or missing; and what systemd says.
+    """Say of each file whether it is installed, changed by hand, somebody else's or missing; what systemd says; and,
+    where the service runs, what keeps it from answering.
 
-    Exits with 1 where not all are as they were installed.
+    Exits with 1 where not all are as they were installed, or a service that runs cannot answer.
     """
     from edge.service import files
+    from edge.service.units import SERVICE, SOCKET
 
     places = files.look(unit_dir, sysusers_dir)
     active = _active()
+    address, problems = None, list[str]()
+    if active.get(SERVICE) == "active":  # else asking would start it
+        address, problems = _asked(unit_dir / SOCKET)
     if as_json:
-        print_json({"files": {str(place.path): place.state for place in places}, "active": active})
+        told = {"files": {str(place.path): place.state for place in places}, "active": active}
+        print_json(told | {"address": address, "problems": problems})
     else:
         for place in places:
             click.echo(f"{place.state:<10} {place.path}")
         for name, state in active.items():
             click.echo(f"{state:<10} {name}")
-    return 0 if all(place.state == _INSTALLED for place in places) else 1
+        if address is not None and not problems:
+            click.echo(f"{'ready':<10} {address}")
+        for problem in problems:
+            click.echo(f"{'not ready':<10} {problem}")
+    return 0 if all(place.state == _INSTALLED for place in places) and not problems else 1
 
 
 def _settings(bundle: Path | None, index: Path | None, listen: str | None, memory_max: str | None) -> Settings:
@@ -151,6 +166,7 @@ def _settings(bundle: Path | None, index: Path | None, listen: str | None, memor
         writable=(index.absolute().parent,) if index is not None and outside else (),
         drain_sec=config.server.drain_sec,
         silence_sec=config.engine.silence_sec,
+        reaches=config.server.traces,
     )
 
 
@@ -194,15 +210,25 @@ def _print_texts(texts: dict[str, str], as_json: bool) -> None:
         click.echo(f"### {name}\n{marked(text)}")
 
 
-def _next_steps(sysusers_dir: Path) -> list[str]:
+def _next_steps(sysusers_dir: Path, *, is_running: bool) -> list[str]:
     from edge.service.units import STATE_FOLDER, SYSUSERS
 
+    if is_running:  # it is set up; what was written holds from its next start on
+        return ["systemctl daemon-reload", "systemctl restart edge.socket edge.service"]
     return [
         f"systemd-sysusers {sysusers_dir / SYSUSERS}",
         "systemctl daemon-reload",
         "systemctl enable --now edge.socket",
         f"edge key create NAME --scope ask --scope search --state {STATE_FOLDER / 'daemon'}",
     ]
+
+
+def _asked(socket_unit: Path) -> tuple[str | None, list[str]]:
+    """Where the service listens, and what keeps it from answering."""
+    from edge.service.ready import address_of, problems
+
+    address = address_of(socket_unit)
+    return address, problems(address) if address is not None else []
 
 
 def _active() -> dict[str, str]:

@@ -39,7 +39,7 @@ def print_explanation(answer: Answer) -> None:
 
     out = console()
     table = Table(title="Hits", title_justify="left", box=None)
-    for name in ("packed", "dense", "lexical", "fused", "closest", "relevance", "document", "text"):
+    for name in ("packed", "dense", "lexical", "fused", "closest", "relevance", "reranked", "document", "text"):
         table.add_column(name, justify="left" if name in ("packed", "document", "text") else "right")
     packed = {p.hit.chunk_id: f"[{p.marker}]" for p in answer.prompt.passages} if answer.prompt else {}
     reasons = {dropped.chunk_id: dropped.reason for dropped in answer.dropped}
@@ -47,7 +47,7 @@ def print_explanation(answer: Answer) -> None:
         table.add_row(
             packed.get(hit.chunk_id, reasons.get(hit.chunk_id, "")).replace("[", r"\["),
             f"{hit.dense:.3f}", f"{hit.lexical:.2f}", f"{hit.score:.4f}",
-            *("" if value is None else f"{value:.3f}" for value in (hit.closest, hit.relevance)),
+            *("" if value is None else f"{value:.3f}" for value in (hit.closest, hit.relevance, hit.reranked)),
             short(hit.document), " ".join(hit.chunk.text.split())[:60].replace("[", r"\["),
         )  # fmt: skip
     out.print(table)

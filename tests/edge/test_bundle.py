@@ -176,10 +176,10 @@ def test_manifest_without_a_file_that_every_bundle_has(whole: Path, name: str) -
 
 
 def test_newer_schema_is_named_even_with_unknown_keys(whole: Path) -> None:
-    text = (whole / MANIFEST).read_text().replace("schema: 1", "schema: 2\nadapters: []")
+    text = (whole / MANIFEST).read_text().replace("schema: 1", "schema: 3\nshards: []")
     (whole / MANIFEST).write_text(text)
     (whole / SIDECAR).write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  {MANIFEST}\n")
-    with pytest.raises(BundleError, match=r"newer schema 2; this program reads up to schema 1\. Update edge-slm"):
+    with pytest.raises(BundleError, match=r"newer schema 3; this program reads up to schema 2\. Update edge-slm"):
         load(whole)
 
 
@@ -246,10 +246,51 @@ def test_seal_is_deterministic(whole: Path) -> None:
     assert write_seal(whole, manifest_of(whole)) == digest
 
 
+def with_target(folder: Path, **changes: object) -> dict[str, object]:
+    """Put the files of a second form of the model into a bundle; what its manifest says of it."""
+    (folder / "npu").mkdir()
+    (folder / "npu" / "genai_config.json").write_text("{}")
+    values: dict[str, object] = {
+        "name": "qnn",
+        "path": "npu",
+        "provider": "QNNExecutionProvider",
+        "package": "onnxruntime-qnn",
+        "package_version": "2.7.0",
+        "context_tokens": 256,
+        "chunk_tokens": 16,
+        "min_assigned_share": 0.9,
+        "weights_bytes": 2,
+    }
+    entry = bundle.TargetEntry(**(values | changes))  # type: ignore[arg-type]
+    return {"schema": bundle.schema_of((entry,)), "targets": (entry,)}
+
+
+def test_forms_for_accelerators_raise_the_schema_and_come_back_as_they_were(whole: Path) -> None:
+    assert "schema: 1\n" in (whole / MANIFEST).read_text() and "targets" not in (whole / MANIFEST).read_text()
+    section = with_target(whole, soc_model="60", provider_options={"htp_performance_mode": "burst"})
+    write_seal(whole, dataclasses.replace(manifest_of(whole), **section))
+    assert "schema: 2\n" in (whole / MANIFEST).read_text()
+    assert verify(whole).manifest.targets == section["targets"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"path": "model"}, "two parts have one folder"),
+        ({"path": "../npu"}, "leaves the bundle"),
+        ({"path": "embedder/npu"}, "embedder/npu/genai_config.json is not among its files"),
+    ],
+)
+def test_form_that_is_not_where_the_manifest_says(whole: Path, changes: dict[str, object], message: str) -> None:
+    section = with_target(whole, **changes)
+    with pytest.raises(BundleError, match=message):
+        seal(dataclasses.replace(manifest_of(whole), **section))
+
+
 def test_every_key_is_documented() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "bundle.md").read_text(encoding="utf-8")
-    sections = (bundle.Manifest, bundle.ModelSection, bundle.EmbedderSection, bundle.Memory)
-    for section in sections:
+    sections = (bundle.Manifest, bundle.ModelSection, bundle.EmbedderSection, bundle.RerankerSection, bundle.Memory)
+    for section in (*sections, bundle.TargetEntry):
         for field in dataclasses.fields(section):
             assert f"| `{field.name}" in text, f"{section.__name__}.{field.name}"
     for section in (bundle.BaseModel, bundle.FileEntry, bundle.KvCache):

@@ -75,6 +75,16 @@ def test_document_of_exactly_the_limit_fits_and_one_token_more_is_refused(tmp_pa
             embedder.embed_documents(["alpha", full + " beta"])
 
 
+def test_the_beginning_of_a_document_fits(tmp_path: Path) -> None:
+    write_tiny_embedder(tmp_path)
+    with OnnxEmbedder(tmp_path, dataclasses.replace(SECTION, document_prefix="passage: "), threads=1) as embedder:
+        for count in range(1, 9):
+            text = "alpha " * count
+            cut = embedder.cut(text)
+            assert text.startswith(cut)
+            assert embedder.count_tokens(cut) == min(embedder.count_tokens(text), embedder.max_tokens)
+
+
 def test_long_question_is_read_to_its_end(tmp_path: Path) -> None:
     table = write_tiny_embedder(tmp_path)
     section = dataclasses.replace(SECTION, query_prefix="query: ")  # leaves room for 4 of 8 tokens

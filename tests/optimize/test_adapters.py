@@ -25,9 +25,10 @@ from edge.files import sha256_file
 from optimize import adapter_file, adapter_graph, adapters, child, manifest, quantize
 from optimize.finetune import ADAPTER, CARD, CONFIG
 from optimize.pipeline import Build
-from optimize.recipe import AdapterRecipe, BaseRecipe, ModelRecipe, Recipe, load_recipe
+from optimize.recipe import AdapterRecipe, BaseRecipe, ModelRecipe, Recipe
 from optimize.sources import FolderSource, Source
 from tests.fakes import manifest_of, write_bundle, write_seal
+from tests.optimize.untuned import untuned
 
 pytestmark = [
     pytest.mark.process,
@@ -91,7 +92,7 @@ def reference(tiny_llama: Path, ready: dict[str, Path]) -> dict[str | None, Any]
 @pytest.fixture(scope="module")
 def recipe(tiny_llama: Path, ready: dict[str, Path]) -> Recipe:
     return replace(
-        load_recipe("cpu-int8"),
+        untuned(),
         base=BaseRecipe(BASE, "Apache-2.0", Source(folder=FolderSource(tiny_llama))),
         model=ModelRecipe("int8", context_tokens=256, logits_rows=8),
         adapters={name: AdapterRecipe(path, sha256_file(path / ADAPTER)) for name, path in ready.items()},

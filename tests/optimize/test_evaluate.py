@@ -33,7 +33,7 @@ LIMITS = GateRecipe(max_kl_nats=0.01, max_perplexity_ratio=1.01, min_top1_agreem
 def test_distances_by_hand() -> None:
     parent = np.log(np.array([[0.5, 0.25, 0.25], [0.2, 0.6, 0.2]], np.float32)) + 3  # a shift changes nothing
     build = np.log(np.array([[0.25, 0.5, 0.25], [0.2, 0.6, 0.2]], np.float32))
-    sums = evaluate._distances(torch.from_numpy(parent), torch.from_numpy(build), torch.tensor([0, 1]))
+    sums = evaluate.distances(torch.from_numpy(parent), torch.from_numpy(build), torch.tensor([0, 1]))
     assert sums["kl"] == pytest.approx(0.5 * math.log(2) + 0.25 * math.log(0.5), abs=1e-6)
     assert sums["parent"] == pytest.approx(-math.log(0.5) - math.log(0.6), abs=1e-6)
     assert sums["build"] == pytest.approx(-math.log(0.25) - math.log(0.6), abs=1e-6)

@@ -24,11 +24,12 @@ from optimize.cli import optimize
 from optimize.dataset.examples import Sample
 from optimize.finetune_recipe import DataRecipe, FineTuneRecipe
 from optimize.merge import check_fits
-from optimize.recipe import BaseRecipe, Recipe, load_recipe
+from optimize.recipe import BaseRecipe, Recipe
 from optimize.sources import FolderSource, Source
 from optimize.stages import Stage, digest_of, hash_folder
 from optimize.training import checkpoint
 from optimize.training.loop import Report
+from tests.optimize.untuned import untuned
 
 ROWS = [
     {"id": str(i), "document": f"d{i // 3}", "question": f"What is {i}?", "context": f"Passage {i // 3}.",
@@ -182,7 +183,7 @@ def test_a_split_that_was_written_down_is_kept_to(tmp_path: Path) -> None:
 
 def built(tiny_llama: Path, recipe: FineTuneRecipe | None) -> pipeline.Build:
     base = BaseRecipe("test/tiny", "Apache-2.0", Source(folder=FolderSource(tiny_llama)))
-    whole: Recipe = replace(load_recipe("cpu-int8"), base=base, finetune=recipe)
+    whole: Recipe = replace(untuned(), base=base, finetune=recipe)
     return pipeline.Build(whole, lambda stage, state: None)
 
 
@@ -231,7 +232,7 @@ def finetune_yaml(tiny_llama: Path, recipe: FineTuneRecipe) -> str:
 
     from edge.config import to_plain
 
-    content = to_plain(replace(load_recipe("cpu-int8"), finetune=recipe))
+    content = to_plain(replace(untuned(), finetune=recipe))
     content["base"] = {"id": "test/tiny", "licence": "Apache-2.0", "source": {"folder": {"path": str(tiny_llama)}}}
     return str(yaml.safe_dump(content))
 

@@ -51,7 +51,7 @@ def test_adapter_is_pinned() -> None:
 
 
 def test_paths_start_at_the_recipe_and_only_one_adapter_is_merged(tmp_path: Path) -> None:
-    text = shipped()["cpu-int8"].read_text(encoding="utf-8")
+    text = shipped()["cpu-int4"].read_text(encoding="utf-8")
     tuned = text.replace("finetune: null", "finetune: {data: {train: [a.jsonl, b.json], held_out: [c.jsonl]}}")
     path = tmp_path / "mine.yaml"
     path.write_text(tuned)

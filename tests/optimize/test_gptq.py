@@ -15,8 +15,9 @@ from optimize.dataset.examples import Example, Shown, sample
 from optimize.evaluate import gate_text
 from optimize.finetune_recipe import DataRecipe, FineTuneRecipe
 from optimize.pipeline import Build
-from optimize.recipe import BaseRecipe, GateRecipe, ModelRecipe, Recipe, load_recipe
+from optimize.recipe import BaseRecipe, GateRecipe, ModelRecipe, Recipe
 from optimize.sources import FolderSource, Source
+from tests.optimize.untuned import untuned
 
 MODEL = ModelRecipe(
     "int4", algorithm="gptq", mixed_precision={"last_matmul": "int8"}, symmetric=False, fuse_mlp_gate_up=False,
@@ -40,7 +41,7 @@ def recipe(tiny_llama: Path, build_cache: Path) -> Recipe:
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return replace(
-        load_recipe("cpu-int8"),
+        untuned(),
         base=BaseRecipe("test/tiny", "Apache-2.0", Source(folder=FolderSource(tiny_llama))),
         model=MODEL,
         gate=GateRecipe(1, 2, 0.1, 0.0, tokens=1000, window_tokens=128, prompts=2),
@@ -78,11 +79,15 @@ def test_prompts_are_drawn_whole_until_there_are_enough(tiny_llama: Path) -> Non
 
 def test_sensitive_layers_are_the_builders() -> None:
     mixed = replace(MODEL, mixed_precision={"last_matmul": "int8", "mixed_layers": "int8"})
-    found = gptq.overrides(30, mixed)
+    modules = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj")
+    weights = {f"model.layers.{layer}.{module}.weight" for layer in range(30) for module in modules}
+    found = gptq.overrides(weights, 30, mixed)
     layers = sorted({int(name.split(".")[2]) for name in found})
     assert layers[:4] == [0, 1, 2, 3] and layers[-3:] == [27, 28, 29]
     assert len(found) == 4 * len(layers) and set(map(str, found.values())) == {"{'bits': 8}"}
-    assert gptq.overrides(30, MODEL) == {}
+    assert gptq.overrides(weights, 30, MODEL) == {}
+    fused = gptq.overrides({"model.layers.0.self_attn.qkv_proj.weight"}, 30, mixed)
+    assert list(fused) == ["model.layers.0.self_attn.qkv_proj"], "as Phi 3 has it"
     assert gptq.builder_recipe(mixed).mixed_precision == {"last_matmul": "int8"}
 
 

@@ -14,9 +14,10 @@ from edge.errors import BuildError, GateError, SourceError
 from optimize import child, evaluate, pipeline, quantize
 from optimize.export import export_parent
 from optimize.pipeline import Build
-from optimize.recipe import BaseRecipe, GateRecipe, ModelRecipe, Recipe, load_recipe
+from optimize.recipe import BaseRecipe, GateRecipe, ModelRecipe, Recipe
 from optimize.sources import FolderSource, Source
 from optimize.stages import Stage
+from tests.optimize.untuned import untuned
 
 pytestmark = pytest.mark.process
 
@@ -28,7 +29,7 @@ def silent(stage: str, state: str) -> None:
 @pytest.fixture(scope="module")
 def recipe(tiny_llama: Path, build_cache: Path) -> Recipe:
     return replace(
-        load_recipe("cpu-int8"),
+        untuned(),
         base=BaseRecipe("test/tiny", "Apache-2.0", Source(folder=FolderSource(tiny_llama))),
         model=ModelRecipe("int8", context_tokens=256),
         gate=GateRecipe(0.05, 1.05, 0.8, 0.1, tokens=1000, window_tokens=128, prompts=4),
@@ -148,7 +149,7 @@ def test_logits_of_the_last_rows_are_those_of_the_whole_graph(
     build, parent, _ = built
     quantize.build_model(parent.path, replace(build.recipe.model, logits_rows=rows), tmp_path, f"rows-{rows}")
     tokens: Any = np.arange(20, 60, dtype=np.int64)
-    every = evaluate._teacher_forced(tmp_path)(tokens)
+    every = evaluate.teacher_forced(tmp_path)(tokens)
     assert every.shape == (40, 512)
     engine = og.Model(str(tmp_path))
     params = og.GeneratorParams(engine)

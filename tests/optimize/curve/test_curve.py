@@ -24,8 +24,9 @@ from optimize.curve import findings, fit, report, run
 from optimize.curve.fit import Interval, Judged, Point
 from optimize.dataset.examples import Sample
 from optimize.finetune_recipe import DataRecipe, FineTuneRecipe
-from optimize.recipe import BaseRecipe, load_recipe
+from optimize.recipe import BaseRecipe
 from optimize.sources import FolderSource, Source
+from tests.optimize.untuned import untuned
 
 SIZES = [40, 80, 160, 320]
 
@@ -224,7 +225,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FineTuneRecipe:
 
 def built(tiny_llama: Path, recipe: FineTuneRecipe | None) -> pipeline.Build:
     base = BaseRecipe("test/tiny", "Apache-2.0", Source(folder=FolderSource(tiny_llama)))
-    return pipeline.Build(replace(load_recipe("cpu-int8"), base=base, finetune=recipe), lambda stage, state: None)
+    return pipeline.Build(replace(untuned(), base=base, finetune=recipe), lambda stage, state: None)
 
 
 @pytest.mark.process

@@ -20,6 +20,7 @@ from optimize import child, pipeline, trial
 from optimize.cli import optimize
 from optimize.recipe import BaseRecipe, GateRecipe, ModelRecipe, load_recipe
 from optimize.sources import FolderSource, Source
+from tests.optimize.untuned import untuned
 
 TOO_LONG = "too long"
 SEARCH = {
@@ -54,7 +55,7 @@ def place(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     embedder = pipeline.Build(load_recipe(), lambda stage, state: None).embedder().path
     shutil.copytree(embedder, folder / "cache" / "stages" / embedder.name)
     recipe = replace(
-        load_recipe("cpu-int8"),
+        untuned(),
         name="tiny",
         base=BaseRecipe("test/tiny", "Apache-2.0", Source(folder=FolderSource(tiny_llama))),
         model=ModelRecipe("int8", context_tokens=512, logits_rows=8),

@@ -21,6 +21,7 @@ from optimize.search.questions import Questions, divide
 from optimize.search.run import Result, search
 from optimize.search.workbench import Figures, Speed, medians
 from optimize.trial import Asked
+from tests.optimize.untuned import untuned
 
 CANDIDATES = {
     "int8": {"precision": "int8"},
@@ -177,7 +178,7 @@ def test_few_questions_pick_none_unless_allowed() -> None:
 def test_files_hold_the_result_the_drawing_and_a_recipe_that_loads(tmp_path: Path) -> None:
     asked = questions(120)
     result = searched(Made(GOOD, test=asked.test), asked)
-    recipe = load_recipe("cpu-int8")
+    recipe = untuned()
     written = report.write(result, recipe, tmp_path / "found")
     assert {path.name for path in written} == {"result.json", "recipe.yaml", "front.svg"}
     content = json.loads((tmp_path / "found" / "result.json").read_text())
@@ -198,7 +199,7 @@ def test_files_hold_the_result_the_drawing_and_a_recipe_that_loads(tmp_path: Pat
 
 def test_a_search_that_picks_nothing_leaves_no_recipe_of_an_earlier_one(tmp_path: Path) -> None:
     asked = questions(120)
-    recipe = load_recipe("cpu-int8")
+    recipe = untuned()
     result = searched(Made(GOOD, test=asked.test), asked)
     report.write(result, recipe, tmp_path)
     sha256 = result.questions["test"]["sha256"]
