@@ -96,9 +96,9 @@ class Metrics(Collector):
             "1 for the provider that runs the model; fell_back: the bundle has a form for an accelerator, refused here",
             labels=("provider", "fell_back"),
         )
-        if name := backend.state.get("provider"):
-            refused = name == "CPUExecutionProvider" and backend.state.get("fallbacks", 0) > 0
-            provider.add_metric((name, str(refused).lower()), 1)
+        if runs := backend.state.get("provider"):
+            refused = runs == "CPUExecutionProvider" and backend.state.get("fallbacks", 0) > 0
+            provider.add_metric((runs, str(refused).lower()), 1)
         yield provider
         ledger = GaugeMetricFamily("edge_memory_ledger_bytes", "What is planned, by line", labels=("line", "kind"))
         for name, kind, size in backend.state.get("lines", ()):

@@ -75,10 +75,14 @@ def test_too_few_positions_decide_nothing() -> None:
         NpuGate(tokens=255)
 
 
+def stage(folder: Path, files: list[str]) -> Stage:
+    return Stage("npu", "0" * 64, folder, "0" * 64, False, 0.0, dict.fromkeys(files, "0" * 64))
+
+
 def compiled(folder: Path, left: dict[str, int]) -> Stage:
     counts = {"taken": {"MatMul": 90}, "left": left}
     (folder / qnn_build.ASSIGNED).write_text(json.dumps({"context": counts, "iterator": counts}))
-    return Stage(folder, "0" * 64, {}, 0.0)
+    return stage(folder, [])
 
 
 def test_operators_that_the_npu_leaves_are_named_with_their_share(recipe: Recipe, tmp_path: Path) -> None:
@@ -88,7 +92,7 @@ def test_operators_that_the_npu_leaves_are_named_with_their_share(recipe: Recipe
         judge(compiled(tmp_path, {"Softmax": 10, "Cast": 10}), section(recipe), "60")
     with pytest.raises(BuildError, match=r"takes 0\.0%"):
         (tmp_path / qnn_build.ASSIGNED).write_text(json.dumps({"context": {"taken": {}, "left": {}}}))
-        judge(Stage(tmp_path, "0" * 64, {}, 0.0), section(recipe), "60")
+        judge(stage(tmp_path, []), section(recipe), "60")
 
 
 def model_folder(folder: Path, special: list[str], *, end: int | list[int] = 1) -> Path:
@@ -117,7 +121,7 @@ def test_lengths_are_the_recipes_and_ends_the_cpu_forms(recipe: Recipe) -> None:
 
 def test_manifest_names_chip_package_and_version(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "context_qnn.bin").write_bytes(b"12345")
-    made = Stage(tmp_path, "0" * 64, {"context_qnn.bin": "0" * 64, "tokenizer.json": "0" * 64}, 0.0)
+    made = stage(tmp_path, ["context_qnn.bin", "tokenizer.json"])
     entry = qnn.entry(made, section(recipe), "60")
     assert (entry.path, entry.provider, entry.soc_model) == ("npu-60", "QNNExecutionProvider", "60")
     assert (entry.package, entry.package_version) == ("onnxruntime-qnn", qnn.pinned("onnxruntime-qnn"))
