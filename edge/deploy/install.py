@@ -168,7 +168,8 @@ class _Installation:
                 f"the archive for it"
             )
         manifest = manifest_of(archive)
-        if manifest.target not in host.targets:
+        with_fallback = {entry.name for entry in manifest.targets}  # beside the CPU's form, which is always there
+        if manifest.target not in {*host.targets, *with_fallback}:
             raise DeployError(
                 f"{archive.path}: built for the target {manifest.target!r}; this machine has {', '.join(host.targets)}"
             )

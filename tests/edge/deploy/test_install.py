@@ -13,6 +13,7 @@ import pytest
 
 from edge.box import default_bundle
 from edge.bundle import MANIFEST, SIDECAR, seal
+from edge.bundle_targets import TargetEntry
 from edge.deploy.host import ThisHost
 from edge.deploy.install import Options, install
 from edge.deploy.keys import generate
@@ -24,7 +25,7 @@ from edge.deploy.trust import Revoked, read_trust, write_trust
 from edge.errors import ArchiveError, BudgetExceeded, DeployError, EdgeError, EngineError, TrustError
 from edge.store.chunks import Store
 from tests.edge.deploy.made import DAY, NOW, FakeHost, Recorder, Shop, snapshot, version_of
-from tests.fakes import manifest_of, write_bundle
+from tests.fakes import manifest_of, write_bundle, write_seal
 
 
 def served_version(shop: Shop) -> str:
@@ -184,6 +185,21 @@ def changed_manifest(**changes: object) -> Callable[[Shop], Path]:
     return make
 
 
+NPU = TargetEntry(
+    name="npu-x", path="npu-60", provider="QNNExecutionProvider", package="onnxruntime-not-there",
+    package_version="2.7.0", context_tokens=512, chunk_tokens=64, min_assigned_share=0.9, weights_bytes=1,
+)  # fmt: skip
+
+
+def test_a_bundle_for_an_npu_brings_the_form_for_the_cpu(box: Shop) -> None:
+    folder = box.bundle(6)
+    (folder / NPU.path).mkdir()
+    (folder / NPU.path / "genai_config.json").write_text("{}")
+    write_seal(folder, dataclasses.replace(manifest_of(folder), schema=2, target=NPU.name, targets=(NPU,)))
+    made = box.install(box.archive(6))
+    assert target_of(box.root, "current") == f"releases/{made.name}/bundle"
+
+
 def bomb(shop: Shop) -> Path:
     def huge(table: Table) -> Table:
         more = tuple(Entry(f"evaluation/{number}", 8 * 2**30 - 1, "0" * 64) for number in range(9))
@@ -247,8 +263,8 @@ REFUSED: dict[str, tuple[Case, type[EdgeError], str]] = {
         "newer schema 2.*Update edge-slm",
     ),
     "newer schema of the manifest": (
-        simple(lambda shop: shop.forge(shop.files(6) | {"bundle/manifest.yaml": b"schema: 2\n"})), DeployError,
-        "newer schema 2.*Update edge-slm",
+        simple(lambda shop: shop.forge(shop.files(6) | {"bundle/manifest.yaml": b"schema: 3\n"})), DeployError,
+        "newer schema 3.*Update edge-slm",
     ),
     "no space": (simple(lambda shop: shop.archive(6), free=10**6), DeployError, "1.0 MiB free.*are needed: free some"),
     "no memory": (
