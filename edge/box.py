@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from edge import bundle as bundles
 from edge.admission import Admission
-from edge.config import EdgeConfig, EngineConfig, load
+from edge.config import EdgeConfig, load
 from edge.errors import BundleError, PromptTooLong, UsageError
 from edge.files import home
 from edge.machine import cores
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
 
     from edge.answer import Answer
     from edge.budget import Plan
-    from edge.bundle_targets import TargetEntry
     from edge.embed import OnnxEmbedder
     from edge.engine.accelerator import Choice
-    from edge.engine.base import EngineOptions, Sampling, Session
+    from edge.engine.base import Sampling, Session
     from edge.engine.worker import WorkerEngine
     from edge.reading import Tuning
     from edge.rerank import OnnxReranker, Scored
@@ -175,27 +174,16 @@ class Box(Admission):
     @cached_property
     def engine(self) -> WorkerEngine:
         """The bundle's model in a process of its own, with the context that the memory budget holds."""
-        from edge.engine.base import EngineOptions
+        from edge.engine.options import on_accelerator, options_for
         from edge.engine.worker import WorkerEngine
 
         model, config = self.bundle.manifest.model, self.config.engine
-        plan = self._plan or self.admit()
-        options = EngineOptions(
-            context_tokens=plan.use.context_tokens,
-            threads=self.threads,
-            prefill_chunk_tokens=plan.use.piece_tokens,
-            prefix_caches=min(config.prefix_caches, plan.use.sessions + plan.use.prefixes),
-            sessions=plan.use.sessions,
-            guided=plan.use.guided,
-            draft_tokens=_draft_tokens(model, config),
-            draft_ngram=config.draft_ngram,
-            tight_memory=plan.is_tight,
-        )
+        options = options_for(model, config, self._plan or self.admit(), self.threads)
         template = bundles.chat_template(self.bundle)
         adapters = {adapter.name: self.bundle.path / adapter.path for adapter in model.adapters}
         folder = self.model_folder
         if (entry := self.accelerator.entry) is not None:
-            folder, adapters, options = self.bundle.path / entry.path, {}, _accelerated(options, entry)
+            folder, adapters, options = self.bundle.path / entry.path, {}, on_accelerator(options, entry)
         engine = WorkerEngine(
             folder,
             template,
@@ -368,24 +356,3 @@ class Box(Admission):
             on_start=on_start or ignore,
             on_token=shown,
         )
-
-
-def _draft_tokens(model: bundles.ModelSection, config: EngineConfig) -> int:
-    """What is configured, as far as the model has logits to check a draft with: a row for each token, and one more."""
-    rows = int(model.quantization.get("logits_rows", 0))
-    return config.draft_tokens if rows == 0 else min(config.draft_tokens, rows - 1)
-
-
-def _accelerated(options: EngineOptions, entry: TargetEntry) -> EngineOptions:
-    """For graphs of fixed shapes: a prompt in one call, nothing kept and nothing guessed ahead."""
-    context = min(options.context_tokens, entry.context_tokens)
-    return dataclasses.replace(
-        options,
-        context_tokens=context,
-        prefill_chunk_tokens=context,
-        prefix_caches=0,
-        sessions=1,
-        guided=False,
-        draft_tokens=0,
-        provider=entry.provider,
-    )

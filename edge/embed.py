@@ -9,26 +9,19 @@ texts beside each other, a core each: 1.24 times as fast on 2 cores as both core
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.bundle import EMBEDDER_MODEL, EMBEDDER_TOKENIZER, EmbedderSection
+from edge.bundle import EmbedderSection
 from edge.errors import EngineError, UsageError
-from edge.onnx_text import check_graph, clean, load_session, load_tokenizer
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding
+from edge.onnx_text import TextModel
 
 Vectors = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 """Called with the number of texts done and the number of all."""
-
-_OUTPUT = "last_hidden_state"
 
 
 class Embedder(Protocol):
@@ -55,7 +48,7 @@ class Embedder(Protocol):
         ...
 
 
-class OnnxEmbedder:
+class OnnxEmbedder(TextModel):
     """The embedder of a bundle, run by onnxruntime on the CPU.
 
     with OnnxEmbedder(bundle.path / section.path, section, threads=2) as embedder:
@@ -67,24 +60,8 @@ class OnnxEmbedder:
 
         :raises EngineError: a file is missing or damaged, or the model is not an embedder.
         """
+        super().__init__(folder, threads, "last_hidden_state", "embedder")
         self._section = section
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="embed")
-        self._tokenizer = load_tokenizer(folder / EMBEDDER_TOKENIZER)
-        self._session: Any = load_session(folder / EMBEDDER_MODEL)
-        self._inputs = check_graph(self._session, folder, _OUTPUT, "embedder")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the model's memory back; the embedder cannot be used afterwards."""
-        self._pool.shutdown(cancel_futures=True)
-        self._session = None
 
     @property
     def dim(self) -> int:
@@ -150,13 +127,6 @@ class OnnxEmbedder:
             )
         return self._embed(ids)
 
-    def _check_open(self) -> None:
-        if self._session is None:
-            raise EngineError("the embedder is closed")
-
-    def _encode(self, text: str, special: bool = True) -> Encoding:
-        return self._tokenizer.encode(clean(text), add_special_tokens=special)
-
     def _windows(self, text: str) -> list[list[int]]:
         """Token ids of the question, cut so that each window fits, each with the prefix and the special tokens."""
         whole = self._encode(self._section.query_prefix + text).ids
@@ -172,13 +142,7 @@ class OnnxEmbedder:
 
     def _embed(self, ids: list[int]) -> Vectors:
         """One sequence of token ids -> float32 (dim,), unit length."""
-        self._check_open()
-        row = np.asarray([ids], dtype=np.int64)  # (1, t)
-        feed = {"input_ids": row, "attention_mask": np.ones_like(row), "token_type_ids": np.zeros_like(row)}
-        try:
-            (hidden,) = self._session.run([_OUTPUT], {name: feed[name] for name in self._inputs})  # (1, t, dim)
-        except Exception as error:
-            raise EngineError(f"the embedder failed on {len(ids)} tokens: {error}") from error
+        hidden = self._run(ids)  # (1, t, dim)
         if hidden.shape[-1] != self.dim:
             raise EngineError(f"the embedder gives {hidden.shape[-1]} dimensions and its manifest says {self.dim}")
         return _unit(hidden[0].mean(axis=0) if self._section.pooling == "mean" else hidden[0, 0])

@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from edge.bundle import EMBEDDER_MODEL, EMBEDDER_TOKENIZER, RerankerSection
+from edge.bundle import RerankerSection
 from edge.errors import EngineError, UsageError
-from edge.onnx_text import check_graph, clean, load_session, load_tokenizer
+from edge.onnx_text import TextModel
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
     from edge.types import Hit
-
-_OUTPUT = "logits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +42,7 @@ class Reranker(Protocol):
         ...
 
 
-class OnnxReranker:
+class OnnxReranker(TextModel):
     """The reranker of a bundle, run by onnxruntime on the CPU.
 
     with OnnxReranker(bundle.path / section.path, section, threads=2) as reranker:
@@ -58,24 +54,8 @@ class OnnxReranker:
 
         :raises EngineError: a file is missing or damaged, or the model is no cross-encoder.
         """
+        super().__init__(folder, threads, "logits", "reranker")
         self._section = section
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rerank")
-        self._tokenizer = load_tokenizer(folder / EMBEDDER_TOKENIZER)
-        self._session: Any = load_session(folder / EMBEDDER_MODEL)
-        self._inputs = check_graph(self._session, folder, _OUTPUT, "cross-encoder")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the model's memory back; the reranker cannot be used afterwards."""
-        self._pool.shutdown(cancel_futures=True)
-        self._session = None
 
     @property
     def max_query_tokens(self) -> int:
@@ -90,7 +70,7 @@ class OnnxReranker:
         """
         if not query.strip():
             raise UsageError("the question is empty: write what you want to know")
-        asked = self._encode(self._section.query_prefix + query)
+        asked = self._encode(self._section.query_prefix + query, special=False)
         if len(asked.ids) > self.max_query_tokens:
             raise UsageError(
                 f"the question has {len(asked.ids)} tokens and the reranker reads {self.max_query_tokens} of one: "
@@ -99,12 +79,12 @@ class OnnxReranker:
         return list(self._pool.map(lambda text: self._score(asked, text), texts))
 
     def _score(self, asked: Encoding, text: str) -> Scored:
-        read = self._encode(self._section.document_prefix + text)
+        read = self._encode(self._section.document_prefix + text, special=False)
         room = self._section.max_tokens - len(asked.ids) - self._tokenizer.num_special_tokens_to_add(is_pair=True)
         is_cut = len(read.ids) > room
         read.truncate(room)
         pair = self._tokenizer.post_process(asked, read)
-        return Scored(self._run(pair), len(pair.ids), is_cut)
+        return Scored(self._relevance(pair), len(pair.ids), is_cut)
 
     def _types(self, pair: Encoding) -> list[int]:
         """Which tokens are the passage's: without a post-processor nothing has said so."""
@@ -112,22 +92,8 @@ class OnnxReranker:
             return pair.type_ids
         return [sequence or 0 for sequence in pair.sequence_ids]
 
-    def _encode(self, text: str) -> Encoding:
-        return self._tokenizer.encode(clean(text), add_special_tokens=False)
-
-    def _run(self, pair: Encoding) -> float:
-        if self._session is None:
-            raise EngineError("the reranker is closed")
-        row = np.asarray([pair.ids], dtype=np.int64)  # (1, t)
-        feed = {
-            "input_ids": row,
-            "attention_mask": np.ones_like(row),
-            "token_type_ids": np.asarray([self._types(pair)], dtype=np.int64),
-        }
-        try:
-            (logits,) = self._session.run([_OUTPUT], {name: feed[name] for name in self._inputs})  # (1, 1)
-        except Exception as error:
-            raise EngineError(f"the reranker failed on {row.size} tokens: {error}") from error
+    def _relevance(self, pair: Encoding) -> float:
+        logits = self._run(pair.ids, self._types(pair))  # (1, 1)
         if logits.size != 1:
             raise EngineError(f"the reranker gives {logits.size} scores for a pair; one is its relevance")
         logit = np.float64(logits.flat[0])

@@ -10,10 +10,11 @@ from typing import Any, cast
 import pytest
 
 from edge import bundle as bundles
-from edge.box import Box, _accelerated
+from edge.box import Box
 from edge.bundle_targets import TargetEntry
 from edge.config import EdgeConfig, EngineConfig
 from edge.engine.base import EngineOptions, check_fits
+from edge.engine.options import on_accelerator
 from edge.errors import PromptTooLong
 from edge.server.metrics import Metrics
 from edge.server.service import Service
@@ -35,13 +36,13 @@ def box(folder: Path, notes: list[str], **engine: Any) -> Box:
 
 def test_prompt_longer_than_the_static_context_is_refused() -> None:
     options = EngineOptions(context_tokens=2048, threads=2, prefix_caches=2, sessions=3, draft_tokens=4)
-    told = _accelerated(options, ENTRY)
+    told = on_accelerator(options, ENTRY)
     assert (told.context_tokens, told.provider) == (512, "QNNExecutionProvider")
     assert (told.sessions, told.prefix_caches, told.draft_tokens) == (1, 0, 0)
     check_fits(400, told.context_tokens)
     with pytest.raises(PromptTooLong, match="the prompt has 600 tokens and the context is 512"):
         check_fits(600, told.context_tokens)
-    assert _accelerated(dataclasses.replace(options, context_tokens=256), ENTRY).context_tokens == 256
+    assert on_accelerator(dataclasses.replace(options, context_tokens=256), ENTRY).context_tokens == 256
 
 
 def test_missing_package_leaves_the_cpu_with_one_warning(tmp_path: Path) -> None:
