@@ -14,8 +14,7 @@ from edge.errors import BuildError
 from edge.files import sha256_file, write_atomic
 from optimize import embedder_gate, encoder, sources
 from optimize.embedder_gate import EmbedderGate
-from optimize.encoder import Encoder, Precision, Tool
-from optimize.sources import Source
+from optimize.encoder import Encoder, EncoderRecipe
 from optimize.stages import digest_of
 
 TOOLS = encoder.TOOLS
@@ -27,23 +26,11 @@ _POOLING = "1_Pooling/config.json"  # of a sentence-transformers folder
 
 
 @dataclass(frozen=True)
-class EmbedderRecipe:
+class EmbedderRecipe(EncoderRecipe):
     """An embedding model and how it is stored and used."""
 
-    id: str  # as its authors call it
-    licence: str  # SPDX identifier
-    source: Source  # a Hugging Face folder: config.json, model.safetensors, tokenizer.json
-    max_tokens: int  # that it was trained to read, special tokens included
     pooling: Literal["mean", "cls"] = "mean"
-    query_prefix: str = ""  # what the model wants before a question, e.g. "query: "
-    document_prefix: str = ""
-    tool: Tool = "olive"  # what exports and quantizes; docs/decisions.md says why
-    precision: Precision = "int8"
-    reduce_range: bool = True  # 7-bit weights: on a CPU without VNNI, sums of 8-bit products overflow
     gate: EmbedderGate = field(default_factory=EmbedderGate)
-
-    def __post_init__(self) -> None:
-        encoder.check_source(self.source, self.max_tokens, "an embedder")
 
 
 def build_embedder(recipe: EmbedderRecipe, out: Path) -> dict[str, Any]:

@@ -37,6 +37,27 @@ _WEIGHTS_MIN_BYTES = 1024  # smaller tensors stay in the graph's file
 
 
 @dataclass(frozen=True)
+class EncoderRecipe:
+    """What recipes of embedders and of rerankers have in common."""
+
+    id: str  # as its authors call it
+    licence: str  # SPDX identifier
+    source: Source  # a Hugging Face folder: config.json, model.safetensors, tokenizer.json
+    max_tokens: int  # that it was trained to read, special tokens and, of a reranker, question and passage included
+    query_prefix: str = ""  # what the model wants before a question, e.g. "query: "
+    document_prefix: str = ""
+    tool: Tool = "olive"  # what exports and quantizes; docs/decisions.md says why
+    precision: Precision = "int8"
+    reduce_range: bool = True  # 7-bit weights: on a CPU without VNNI, sums of 8-bit products overflow
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 32:
+            raise ValueError("max_tokens must be at least 32")
+        if self.source.gguf is not None:
+            raise ValueError("source: it is built from safetensors (wheel, folder or hub), not from GGUF")
+
+
+@dataclass(frozen=True)
 class Encoder:
     """What is built, and how."""
 
@@ -46,14 +67,6 @@ class Encoder:
     tool: Tool
     precision: Precision
     reduce_range: bool
-
-
-def check_source(source: Source, max_tokens: int, section: str) -> None:
-    """:raises ValueError: an encoder cannot be built from it."""
-    if max_tokens < 32:
-        raise ValueError("max_tokens must be at least 32")
-    if source.gguf is not None:
-        raise ValueError(f"source: {section} is built from safetensors (wheel, folder or hub), not from GGUF")
 
 
 def check_origin(origin: Path, id: str, section: str, max_tokens: int) -> dict[str, Any]:

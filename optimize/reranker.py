@@ -17,9 +17,8 @@ from edge.errors import BuildError
 from edge.files import write_atomic
 from edge.rerank import OnnxReranker
 from optimize import encoder, measure, reranker_gate, sources
-from optimize.encoder import Encoder, Precision, Tool
+from optimize.encoder import Encoder, EncoderRecipe
 from optimize.reranker_gate import RerankerGate
-from optimize.sources import Source
 from optimize.stages import digest_of
 
 TOOLS = encoder.TOOLS
@@ -31,23 +30,11 @@ _UNSAID_LABELS = 2  # of a configuration that does not say how many there are, a
 
 
 @dataclass(frozen=True)
-class RerankerRecipe:
+class RerankerRecipe(EncoderRecipe):
     """A cross-encoder with one label, and how it is stored and used."""
 
-    id: str  # as its authors call it
-    licence: str  # SPDX identifier
-    source: Source  # a Hugging Face folder: config.json, model.safetensors, tokenizer.json
-    max_tokens: int  # that it was trained to read, question, passage and special tokens together
     activation: Literal["sigmoid", "none"] = "sigmoid"  # makes a relevance of its output; the order is the same
-    query_prefix: str = ""  # what the model wants before a question
-    document_prefix: str = ""
-    tool: Tool = "olive"  # what exports and quantizes
-    precision: Precision = "int8"
-    reduce_range: bool = True  # 7-bit weights: on a CPU without VNNI, sums of 8-bit products overflow
     gate: RerankerGate = field(default_factory=RerankerGate)
-
-    def __post_init__(self) -> None:
-        encoder.check_source(self.source, self.max_tokens, "a reranker")
 
 
 def build_reranker(recipe: RerankerRecipe, out: Path) -> dict[str, Any]:

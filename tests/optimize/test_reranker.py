@@ -157,7 +157,7 @@ def test_a_source_that_is_none(tiny_cross_encoder: Path, tmp_path: Path, change:
 
 
 def test_recipe_refuses_gguf(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a reranker is built from safetensors"):
+    with pytest.raises(ValueError, match="it is built from safetensors"):
         recipe_for(tmp_path, source=Source(gguf=GgufSource(tmp_path / "x.gguf", "0" * 64)))
 
 
