@@ -179,11 +179,11 @@ def kills(options: argparse.Namespace, environment: dict[str, str]) -> dict[str,
     with Daemon(environment=environment) as daemon:
         _ask(daemon)
         for _ in range(options.points):
-            error = _killed(daemon, rng.randrange(1, 60))
-            if error is None:
-                problems.append("the stream ended as if nothing had happened")
-            elif "message" in error:
+            error = _killed(daemon, rng)
+            if "message" in error:
                 told += 1
+            else:
+                problems.append("the stream ended as if nothing had happened")
             try:
                 _ask(daemon)
                 worked += 1
@@ -204,16 +204,23 @@ def _words() -> list[dict[str, str]]:
     return [{"role": "user", "content": WORDS}]
 
 
-def _killed(daemon: Daemon, after: int) -> dict[str, Any] | None:
-    """The error that a stream ends with whose model is killed after so many events."""
-    last: Any = None
-    asked = {"model": "edge", "max_tokens": 400, "temperature": 1.0, "seed": after, "messages": _words()}
-    for number, (_, event) in enumerate(daemon.stream(asked)):
-        last = event
-        if number == after and (pid := engine_pid(daemon.pid)):
-            os.kill(pid, 9)
-    error: dict[str, Any] | None = last.get("error") if last else None
-    return error
+def _killed(daemon: Daemon, rng: random.Random) -> dict[str, Any]:
+    """The error that a stream ends with whose model is killed after some events; empty where it does not say one.
+
+    An answer that is over before its moment has come is asked again, with another seed.
+    """
+    while True:
+        last: Any = None
+        is_killed, after = False, rng.randrange(1, 60)
+        asked = {"model": "edge", "max_tokens": 400, "temperature": 1.0, "seed": after, "messages": _words()}
+        for number, (_, event) in enumerate(daemon.stream(asked)):
+            last = event
+            if number == after and (pid := engine_pid(daemon.pid)):
+                os.kill(pid, 9)
+                is_killed = "usage" not in event and not event["choices"][0].get("finish_reason")
+        if is_killed:
+            error: dict[str, Any] = last.get("error") or {}
+            return error
 
 
 # -- hostile ------------------------------------------------------------------------------------------------------

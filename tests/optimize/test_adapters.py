@@ -180,7 +180,7 @@ def test_int8_kv_cache_stays_and_its_ranges_are_checked(recipe: Recipe, tiny_lla
     write_adapter(tiny_llama, tmp_path / "wild", ["q_proj", "v_proj"], 2, std=2.0)
     model = replace(recipe.model, kv_cache="int8")
     chosen = {
-        name: AdapterRecipe(tmp_path / name, sha256_file(tmp_path / name / ADAPTER), "marked")
+        name: AdapterRecipe(tmp_path / name, sha256_file(tmp_path / name / ADAPTER), answers="marked")
         for name in ("mild", "wild")
     }
     _, separate = built(replace(recipe, adapters={"mild": chosen["mild"]}), model)

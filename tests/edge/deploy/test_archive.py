@@ -320,7 +320,7 @@ def test_bombs(shop: Shop) -> None:
     with pytest.raises(ArchiveError, match="bytes when unpacked; the limit is"):
         Archive.open(shop.forge(files | zeros, huge))
     for name, limit in (("edge.json", tables.MAX_TABLE_BYTES), ("edge.json", 8**11 - 2)):
-        (shop.folder / "big.edge").write_bytes(archives._header(name, limit + 1))
+        (shop.folder / "big.edge").write_bytes(archives.tar_header(name, limit + 1))
         with pytest.raises(ArchiveError, match="not the archive of a bundle"):
             Archive.open(shop.folder / "big.edge")
     with pytest.raises(ArchiveError, match="table of contents is damaged"):
