@@ -23,7 +23,7 @@ from optimize.finetune import ADAPTER, weights_digest
 from optimize.stages import Stage, code, tools
 
 if TYPE_CHECKING:
-    from optimize.pipeline import Build
+    from optimize.build import Build
     from optimize.recipe import AdapterRecipe
 
 TOOLS = ("onnxruntime", "onnxruntime-genai", "onnx", "safetensors", "torch")

@@ -31,7 +31,8 @@ def finetune(recipe: str, out: Path, as_json: bool) -> None:
     Nothing is merged, quantized or packaged; `edge optimize run RECIPE` does that too. A build that was interrupted or
     killed goes on from its last checkpoint. Exit codes: 0 trained, 1 error, 2 usage.
     """
-    from optimize import child, pipeline
+    from optimize import child
+    from optimize.build import Build
     from optimize.cli import check_installed, progress
     from optimize.finetune import CARD
     from optimize.recipe import load_recipe
@@ -41,7 +42,7 @@ def finetune(recipe: str, out: Path, as_json: bool) -> None:
         raise BuildError(f"{out} holds something that is no adapter: give --out a new folder")
     child.quiet()
     with progress() as report, losses_shown() as watch:
-        build = pipeline.Build(load_recipe(recipe), report)
+        build = Build(load_recipe(recipe), report)
         stage = build.adapter(build.base(), watch)
         _copy(stage.path, stage.files, out)
     card, losses = (json.loads((out / name).read_text(encoding="utf-8")) for name in (CARD, "losses.json"))

@@ -14,7 +14,7 @@ from optimize.stages import Stage, digest_of, tools
 from optimize.targets import Made
 
 if TYPE_CHECKING:
-    from optimize.pipeline import Build
+    from optimize.build import Build
 
 
 def pack(

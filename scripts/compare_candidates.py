@@ -23,7 +23,8 @@ from _environment import environment
 
 from edge.config import to_plain
 from edge.files import write_atomic
-from optimize import child, measure, pipeline
+from optimize import child, measure
+from optimize.build import Build
 from optimize.olive_runner import TOOLS
 from optimize.recipe import DEFAULT, ModelRecipe, load_recipe
 from optimize.stages import tools
@@ -56,7 +57,7 @@ def main() -> None:
     given = parser.parse_args()
     child.quiet()
     made_on = environment() | {"tools": tools(*TOOLS)}  # before the runs: the file itself makes the checkout dirty
-    build = pipeline.Build(load_recipe(DEFAULT), lambda stage, state: print(f"  {stage}: {state}", file=sys.stderr))
+    build = Build(load_recipe(DEFAULT), lambda stage, state: print(f"  {stage}: {state}", file=sys.stderr))
     parent = build.parent()
     rows, folders = {}, {}
     for name in given.only:

@@ -25,11 +25,12 @@ from optimize.advise import arms, data, updates
 from optimize.advise.arms import NAMES, Arm, Name, Row
 from optimize.advise.figures import Column, Cost, column, differences
 from optimize.advise.recommend import Advice, Training, Wishes, recommend
+from optimize.build import Build, Report
 from optimize.dataset.examples import Example
 from optimize.dataset.splits import Split, write_split
 from optimize.finetune_recipe import DataRecipe, FineTuneRecipe
 from optimize.recipe import Recipe
-from optimize.training.loop import Report
+from optimize.training import loop
 
 SCHEMA = 1
 ASKING_SHARE = 0.1  # of the time budget, for each of the four arms
@@ -69,7 +70,7 @@ class Result:
 Say = Callable[[str], None]
 
 
-def run(job: Job, say: Say, report: pipeline.Report, watch: finetune.Watch | None = None) -> Result:
+def run(job: Job, say: Say, report: Report, watch: finetune.Watch | None = None) -> Result:
     """Measure the four arms and write result.json, split.json and each arm's answers below `job.out`.
 
     :param say: told what is done next.
@@ -178,7 +179,7 @@ def _ask(job: Job, name: Name, model: Path, questions: list[Example], limit_sec:
 
 
 def _tune(
-    job: Job, prompts: data.Prompts, out: Path, say: Say, report: pipeline.Report, watch: finetune.Watch | None
+    job: Job, prompts: data.Prompts, out: Path, say: Say, report: Report, watch: finetune.Watch | None
 ) -> pipeline.BuildResult:
     """Train for the time that there is, and build the tuned bundle.
 
@@ -198,7 +199,7 @@ class _Known(Exception):
     """Enough steps were seen."""
 
 
-def _affordable(job: Job, whole: FineTuneRecipe, report: pipeline.Report) -> int:
+def _affordable(job: Job, whole: FineTuneRecipe, report: Report) -> int:
     """Steps that fit into the time for training; 0: all that `whole` has. Measured once for the same data and time."""
     path = job.out / "steps.json"
     key = stages.digest_of(
@@ -210,12 +211,12 @@ def _affordable(job: Job, whole: FineTuneRecipe, report: pipeline.Report) -> int
             return int(found["steps"])
     seen: list[tuple[float, int]] = []
 
-    def watch(step: Report) -> None:
+    def watch(step: loop.Report) -> None:
         seen.append((time.monotonic(), step.steps))
         if len(seen) > _PROBE_STEPS:
             raise _Known
 
-    build = pipeline.Build(_tuned_recipe(job.recipe, whole), report)
+    build = Build(_tuned_recipe(job.recipe, whole), report)
     with suppress(_Known):
         build.tuned(build.base(), watch)
     steps = 0

@@ -39,13 +39,13 @@ def curve(recipe: str, out: Path | None, points: int, seed: int, as_json: bool) 
         raise UsageError(f"--out {out} is a file: name a folder")
     check_installed()
     child.quiet()
-    from optimize import pipeline
+    from optimize.build import Build
     from optimize.curve import report as shown
     from optimize.curve import run as runs
 
     try:
         with progress() as report, losses_shown() as watch:
-            build = pipeline.Build(loaded, report)
+            build = Build(loaded, report)
             made = runs.run(build, points, seed, watch, lambda text: click.echo(text, err=True))
     except KeyboardInterrupt:
         click.echo("the parts that are finished are kept: the same command goes on from here", err=True)

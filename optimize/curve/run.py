@@ -17,12 +17,12 @@ from typing import Any
 from edge.config import to_plain
 from edge.errors import ConfigError, UsageError
 from optimize import finetune
+from optimize.build import Build
 from optimize.curve import losses
 from optimize.curve.findings import judge
 from optimize.curve.fit import Curve, Interval, Judged, Point, measure, settled, shares, subsets
 from optimize.dataset.examples import Sample
 from optimize.finetune_recipe import FineTuneRecipe
-from optimize.pipeline import Build
 from optimize.stages import Stage, code, digest_of, tools
 from optimize.training import encode, model, pack
 

@@ -30,7 +30,8 @@ from edge.box import Box
 from edge.config import EdgeConfig, to_plain
 from edge.errors import EdgeError
 from edge.files import write_atomic
-from optimize import child, finetune, manifest, pipeline, quantize, scores, trial
+from optimize import child, finetune, manifest, quantize, scores, trial
+from optimize.build import Build, Report
 from optimize.dataset.examples import Example
 from optimize.evaluate import GateResult
 from optimize.recipe import ModelRecipe, Recipe
@@ -67,7 +68,7 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class _Built:
-    build: pipeline.Build
+    build: Build
     stage: Stage
     gate: GateResult
     memory: bundle.Memory
@@ -103,7 +104,7 @@ class PipelineWorkbench:
         passages: Sequence[Example],
         config: EdgeConfig,
         speed: SpeedRecipe,
-        report: pipeline.Report,
+        report: Report,
         watch: finetune.Watch | None = None,
         on_answer: Callable[[int, int], None] = lambda _done, _all: None,
     ) -> None:
@@ -115,7 +116,7 @@ class PipelineWorkbench:
         self._known: dict[str, _Built] = {}
         # the copy of the weights for this CPU gives the same answers, and would fill the cache with one for each build
         self._config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, prepare=False))
-        build = pipeline.Build(self._recipe, self._told)
+        build = Build(self._recipe, self._told)
         base = build.base()
         quantize.check_fits(base.path, recipe.model)
         self._parent = build.tuned(base, watch)
@@ -178,7 +179,7 @@ class PipelineWorkbench:
         key = digest_of(model)
         if key not in self._known:
             quantize.check_fits(self._parent.path, model)
-            build = pipeline.Build(dataclasses.replace(self._recipe, model=model), self._told)
+            build = Build(dataclasses.replace(self._recipe, model=model), self._told)
             with self._explained():
                 stage = build.model(self._parent, model)
                 gate = build.gate(self._parent, stage)

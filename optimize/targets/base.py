@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from edge.bundle_targets import TargetEntry
-    from optimize.pipeline import Build
+    from optimize.build import Build
     from optimize.recipe import Recipe
     from optimize.stages import Stage
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from optimize.pipeline import Build
+    from optimize.build import Build
     from optimize.recipe import Recipe
     from optimize.stages import Stage
     from optimize.targets.base import Made

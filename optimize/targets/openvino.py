@@ -26,7 +26,7 @@ from optimize.targets.base import Made
 from optimize.targets.openvino_recipe import OpenvinoRecipe
 
 if TYPE_CHECKING:
-    from optimize.pipeline import Build
+    from optimize.build import Build
     from optimize.recipe import Recipe
 
 ENVIRONMENT = "openvino"

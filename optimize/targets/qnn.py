@@ -36,7 +36,7 @@ from optimize.targets.qnn_build import (
 from optimize.targets.qnn_recipe import QnnRecipe
 
 if TYPE_CHECKING:
-    from optimize.pipeline import Build
+    from optimize.build import Build
     from optimize.recipe import Recipe
 
 PROVIDER, PACKAGE = "QNNExecutionProvider", "onnxruntime-qnn"

@@ -23,8 +23,8 @@ from edge.engine.worker import WorkerEngine
 from edge.errors import BuildError, EngineError, UsageError
 from edge.files import sha256_file
 from optimize import adapter_file, adapter_graph, adapters, child, manifest, quantize
+from optimize.build import Build
 from optimize.finetune import ADAPTER, CARD, CONFIG
-from optimize.pipeline import Build
 from optimize.recipe import AdapterRecipe, BaseRecipe, ModelRecipe, Recipe
 from optimize.sources import FolderSource, Source
 from tests.fakes import manifest_of, write_bundle, write_seal

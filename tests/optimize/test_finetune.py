@@ -19,7 +19,8 @@ from click.testing import CliRunner
 from edge.engine.base import Message
 from edge.errors import BuildError, ConfigError, DatasetError, UsageError
 from edge.files import sha256_file
-from optimize import child, dataset, finetune, lora_olive, manifest, pipeline
+from optimize import child, dataset, finetune, lora_olive, manifest
+from optimize.build import Build
 from optimize.cli import optimize
 from optimize.dataset.examples import Sample
 from optimize.finetune_recipe import DataRecipe, FineTuneRecipe
@@ -181,10 +182,10 @@ def test_a_split_that_was_written_down_is_kept_to(tmp_path: Path) -> None:
         finetune.read_samples(DataRecipe((file,), split=split))
 
 
-def built(tiny_llama: Path, recipe: FineTuneRecipe | None) -> pipeline.Build:
+def built(tiny_llama: Path, recipe: FineTuneRecipe | None) -> Build:
     base = BaseRecipe("test/tiny", "Apache-2.0", Source(folder=FolderSource(tiny_llama)))
     whole: Recipe = replace(untuned(), base=base, finetune=recipe)
-    return pipeline.Build(whole, lambda stage, state: None)
+    return Build(whole, lambda stage, state: None)
 
 
 def test_without_a_section_there_is_nothing_to_train(tiny_llama: Path, parent: Stage) -> None:

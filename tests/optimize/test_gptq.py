@@ -11,10 +11,10 @@ import pytest
 
 from edge.errors import BuildError, ConfigError
 from optimize import child, gptq
+from optimize.build import Build
 from optimize.dataset.examples import Example, Shown, sample
 from optimize.evaluate import gate_text
 from optimize.finetune_recipe import DataRecipe, FineTuneRecipe
-from optimize.pipeline import Build
 from optimize.recipe import BaseRecipe, GateRecipe, ModelRecipe, Recipe
 from optimize.sources import FolderSource, Source
 from tests.optimize.untuned import untuned

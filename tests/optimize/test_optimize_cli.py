@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from edge.errors import BuildError, ConfigError
 from optimize import cli, pipeline
+from optimize.build import Report
 from optimize.pipeline import BuildResult, StageReport
 from optimize.recipe import DEFAULT, Recipe, load_recipe
 
@@ -22,7 +23,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Path]]:
     """Replaces the pipeline by one that remembers what it was asked for."""
     seen: list[tuple[Recipe, Path]] = []
 
-    def run(recipe: Recipe, out: Path, report: pipeline.Report, watch: object) -> BuildResult:
+    def run(recipe: Recipe, out: Path, report: Report, watch: object) -> BuildResult:
         seen.append((recipe, out))
         report("model", "running")
         report("model", "built")

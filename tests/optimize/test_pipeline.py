@@ -12,8 +12,8 @@ import pytest
 
 from edge.errors import BuildError, GateError, SourceError
 from optimize import child, evaluate, pipeline, quantize
+from optimize.build import Build
 from optimize.export import export_parent
-from optimize.pipeline import Build
 from optimize.recipe import BaseRecipe, GateRecipe, ModelRecipe, Recipe
 from optimize.sources import FolderSource, Source
 from optimize.stages import Stage

@@ -13,7 +13,8 @@ import pytest
 
 from edge import bundle
 from edge.errors import BuildError, GateError
-from optimize import encoder, environments, manifest, pipeline, reranker, reranker_gate
+from optimize import encoder, environments, manifest, reranker, reranker_gate
+from optimize.build import Build
 from optimize.recipe import load_recipe
 from optimize.reranker import RerankerRecipe
 from optimize.reranker_gate import RerankerGate
@@ -98,11 +99,11 @@ def test_the_bundles_manifest_names_it(built: Path, tiny_cross_encoder: Path) ->
 
 def test_the_recipe_digest_of_a_build_without_is_what_it_was() -> None:
     plain = load_recipe()
-    without = pipeline.Build(plain, lambda stage, state: None)
+    without = Build(plain, lambda stage, state: None)
     ranks = recipe_for(Path("/nowhere"))
     elsewhere = recipe_for(Path("/elsewhere"))
     digests = [
-        manifest.recipe_digest(pipeline.Build(dataclasses.replace(plain, reranker=each), without.report))
+        manifest.recipe_digest(Build(dataclasses.replace(plain, reranker=each), without.report))
         for each in (None, ranks, elsewhere, dataclasses.replace(ranks, max_tokens=96))
     ]
     assert digests[0] == manifest.recipe_digest(without)
@@ -170,7 +171,7 @@ def test_optimum_without_its_environment(
         encoder.tools("optimum")
     wanted = dataclasses.replace(load_recipe(), reranker=recipe_for(tiny_cross_encoder, tool="optimum"))
     with pytest.raises(BuildError, match=said):
-        pipeline.Build(wanted, lambda stage, state: None).reranker()
+        Build(wanted, lambda stage, state: None).reranker()
     half = environments.folder("optimum")  # a run of the script that was stopped leaves no stamp
     (half / "bin").mkdir(parents=True)
     (half / "bin" / "python").touch()

@@ -40,3 +40,26 @@ def client(base: str) -> Iterator[openai.OpenAI]:
 
     with openai.OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0) as made:
         yield made
+
+
+@pytest.fixture
+def environment(sample_home: Path, tmp_path: Path) -> dict[str, str]:
+    """A home folder of its own: the default bundle, and a copy of the sample index."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "bundle").symlink_to((sample_home / "bundle").resolve())
+    shutil.copy(sample_home / "index.db", home / "index.db")
+    return {**os.environ, "EDGE_HOME": str(home)}
+
+
+@pytest.fixture
+def own_daemon(environment: dict[str, str]) -> Iterator[Daemon]:
+    """For tests that look at its start, or at its files."""
+    with Daemon(environment=environment) as running:
+        yield running
+
+
+@pytest.fixture
+def daemon(shared_daemon: Daemon) -> Daemon:
+    """For tests that leave it as it was."""
+    return shared_daemon

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import signal
 import socket
 import sqlite3
@@ -13,69 +11,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pytest
+from _daemon import Daemon, Reply, tree
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from _daemon import Daemon, Reply, engine_pid, tree  # noqa: E402
-
-from edge.machine import status_bytes  # noqa: E402
+from edge.machine import status_bytes
+from tests.process.daemons import (
+    IDLE_RSS_BYTES,
+    QUESTION,
+    STORY,
+    chat,
+    configure,
+    eventually,
+    put,
+)
 
 pytestmark = [pytest.mark.model, pytest.mark.process]
-
-QUESTION = "Which port does the web interface use?"
-STORY = [{"role": "user", "content": "Tell me a long story about a lighthouse keeper and her dog."}]
-IDLE_RSS_BYTES = 45_000_000
-
-
-@pytest.fixture
-def environment(sample_home: Path, tmp_path: Path) -> dict[str, str]:
-    """A home folder of its own: the default bundle, and a copy of the sample index."""
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "bundle").symlink_to((sample_home / "bundle").resolve())
-    shutil.copy(sample_home / "index.db", home / "index.db")
-    return {**os.environ, "EDGE_HOME": str(home)}
-
-
-@pytest.fixture
-def own_daemon(environment: dict[str, str]) -> Iterator[Daemon]:
-    """For tests that look at its start, or at its files."""
-    with Daemon(environment=environment) as running:
-        yield running
-
-
-@pytest.fixture
-def daemon(shared_daemon: Daemon) -> Daemon:
-    """For tests that leave it as it was."""
-    return shared_daemon
-
-
-def configure(environment: dict[str, str], **server: Any) -> None:
-    text = json.dumps({"server": server})  # JSON is YAML
-    (Path(environment["EDGE_HOME"]) / "config.yaml").write_text(text)
-
-
-def chat(daemon: Daemon, text: str, model: str = "edge+rag", **more: Any) -> Any:
-    asked = {"model": model, "messages": [{"role": "user", "content": text}], **more}
-    return daemon.call("POST", "/v1/chat/completions", asked)
-
-
-def eventually(is_so: Callable[[], bool], seconds: float = 30.0) -> None:
-    until = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < until, "it did not come"
-        time.sleep(0.05)
-
-
-def events_named(daemon: Daemon, name: str) -> list[dict[str, Any]]:
-    return [line for line in daemon.log if line.get("event") == name]
 
 
 def test_from_a_question_to_its_citation(own_daemon: Daemon) -> None:
@@ -101,17 +54,6 @@ def test_the_stream_says_the_same(daemon: Daemon) -> None:
     assert events[-1]["choices"] == []
     assert events[-1]["usage"]["completion_tokens"] > 0
     assert events[-2]["choices"][0]["finish_reason"] == "stop"
-
-
-def put(daemon: Daemon, name: str, text: bytes, **headers: str) -> None:
-    daemon.call("PUT", f"/v1/index/documents/{name}", text, headers)
-
-    def is_ready() -> bool:
-        found = daemon.call("GET", f"/v1/index/documents/{name}", None, headers)
-        assert found["status"] != "failed", found
-        return bool(found["status"] == "ready")
-
-    eventually(is_ready)
 
 
 def test_a_document_goes_in_is_found_and_goes_out(daemon: Daemon) -> None:
@@ -223,186 +165,6 @@ def test_a_full_queue_is_a_429_that_says_when_to_come_back(environment: dict[str
         assert not waiting.is_alive()
 
 
-def test_the_model_killed_in_a_stream_costs_that_stream(daemon: Daemon) -> None:
-    for after in (1, 7):
-        last: Any = None
-        asked = {"model": "edge", "max_tokens": 400, "temperature": 1.0, "seed": after, "messages": STORY}
-        for number, (_, event) in enumerate(daemon.stream(asked)):
-            last = event
-            if number == after:
-                pid = engine_pid(daemon.pid)
-                assert pid is not None
-                os.kill(pid, signal.SIGKILL)
-        assert "ask again" in last["error"]["message"]
-        assert chat(daemon, "Hi", "edge", max_tokens=2)["usage"]["completion_tokens"] == 2
-
-
-def test_the_box_killed_in_a_stream_costs_that_stream(daemon: Daemon) -> None:
-    stream = daemon.stream({"model": "edge", "max_tokens": 400, "temperature": 1.0, "messages": STORY})
-    next(stream)
-    box = next(pid for pid in tree(daemon.pid) if b"edge.server.child" in Path(f"/proc/{pid}/cmdline").read_bytes())
-    os.kill(box, signal.SIGKILL)
-    assert "ask again" in list(stream)[-1][1]["error"]["message"]
-    assert chat(daemon, QUESTION)["choices"][0]["message"]["annotations"]
-    assert events_named(daemon, "box_ended")
-
-
-def test_sigterm_lets_answers_end_and_keeps_what_was_accepted(environment: dict[str, str]) -> None:
-    with Daemon(environment=environment) as daemon:
-        chat(daemon, "Hi", "edge", max_tokens=1)
-        stream = daemon.stream({"model": "edge", "max_tokens": 40, "temperature": 1.0, "seed": 1, "messages": STORY})
-        next(stream)
-        daemon.call("PUT", "/v1/index/documents/late.md", b"# Late\n\nThe ferry to Skarv leaves at 06:20.\n")
-        daemon.process.send_signal(signal.SIGTERM)
-        assert list(stream)[-1][1]["choices"][0]["finish_reason"] in ("length", "stop")
-        assert daemon.process.wait(40) == 0
-    with Daemon(environment=environment) as daemon:
-        eventually(lambda: daemon.call("GET", "/v1/index/documents/late.md")["status"] == "ready")
-        assert "06:20" in json.dumps(chat(daemon, "When does the ferry to Skarv leave?"))
-
-
-def test_at_the_deadline_a_stream_gets_a_last_event(environment: dict[str, str]) -> None:
-    configure(environment, drain_sec=1.0)
-    with Daemon(environment=environment) as daemon:
-        stream = daemon.stream({"model": "edge", "max_tokens": 1900, "temperature": 1.5, "seed": 3, "messages": STORY})
-        next(stream)
-        daemon.process.send_signal(signal.SIGTERM)
-        last = list(stream)[-1][1]
-        assert "ending" in last["error"]["message"] or last["choices"][0]["finish_reason"] == "stop"
-        assert daemon.process.wait(20) == 0
-
-
-def test_sighup_swaps_the_bundle_and_no_request_fails(environment: dict[str, str], sample_home: Path) -> None:
-    home = Path(environment["EDGE_HOME"])
-    with Daemon(environment=environment) as daemon:
-        before = daemon.call("GET", "/v1/status")["bundle"]
-        chat(daemon, "Hi", "edge", max_tokens=1)
-        other = home / "other"
-        shutil.copytree(sample_home / "bundle", other, symlinks=False)
-        manifest = other / "manifest.yaml"
-        manifest.write_text(manifest.read_text().replace("version: 1.0.0", "version: 1.0.1"))
-        _sign(other)
-        failures: list[str] = []
-        is_over = threading.Event()
-
-        def ask() -> None:
-            while not is_over.is_set():
-                try:
-                    chat(daemon, "Hi", "edge", max_tokens=3)
-                except (Reply, OSError) as error:
-                    failures.append(str(error))
-
-        clients = [threading.Thread(target=ask) for _ in range(3)]
-        for client in clients:
-            client.start()
-        (home / "current").symlink_to(other)
-        daemon.process.send_signal(signal.SIGHUP)
-        eventually(lambda: bool(events_named(daemon, "reloaded")), 60)
-        time.sleep(1.0)
-        is_over.set()
-        for client in clients:
-            client.join(60)
-        assert failures == []
-        assert daemon.call("GET", "/v1/status")["bundle"] != before
-
-
-def _sign(bundle: Path) -> None:
-    """The digest beside a manifest that was changed."""
-    import hashlib
-
-    digest = hashlib.sha256((bundle / "manifest.yaml").read_bytes()).hexdigest()
-    (bundle / "manifest.yaml.sha256").write_text(f"{digest}  manifest.yaml\n")
-
-
-def test_a_reload_that_cannot_be_done_changes_nothing(environment: dict[str, str]) -> None:
-    with Daemon(environment=environment) as daemon:
-        (Path(environment["EDGE_HOME"]) / "config.yaml").write_text("server: {nonsense: 1}")
-        daemon.process.send_signal(signal.SIGHUP)
-        eventually(lambda: bool(events_named(daemon, "reload_failed")))
-        assert "nonsense" in events_named(daemon, "reload_failed")[0]["error"]
-        assert chat(daemon, "Hi", "edge", max_tokens=1)["usage"]["completion_tokens"] == 1
-
-
-def test_the_model_s_memory_goes_back_when_nobody_asks(environment: dict[str, str]) -> None:
-    configure(environment, keep_alive_sec=0.5)
-    with Daemon(environment=environment) as daemon:
-        chat(daemon, QUESTION)
-        assert len(tree(daemon.pid)) >= 3
-        eventually(lambda: len(tree(daemon.pid)) == 1, 15)
-        assert status_bytes("VmRSS", daemon.pid) < IDLE_RSS_BYTES
-        assert chat(daemon, QUESTION)["choices"][0]["message"]["annotations"]
-
-
-def test_two_daemons_on_one_index(own_daemon: Daemon, environment: dict[str, str]) -> None:
-    call = [sys.executable, "-m", "edge", "serve", "--listen", "127.0.0.1:0"]
-    second = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert second.returncode == 1
-    assert "another daemon serves" in second.stderr
-    assert "Traceback" not in second.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "text"),
-    [
-        (["--listen", "0.0.0.0:0"], 1, "can be reached from other machines"),
-        (["--listen", "nonsense"], 2, "HOST:PORT"),
-        (["--listen", "203.0.113.1:1", "--insecure"], 1, "cannot listen there"),
-        (["--listen", "unix:/proc/nowhere/socket"], 1, "cannot listen there"),
-        (["--bundle", "/nowhere"], 1, "nowhere"),
-        (["--state", "/proc/nowhere"], 1, "--state"),
-    ],
-)
-def test_a_start_that_cannot_be_is_told(
-    environment: dict[str, str], arguments: list[str], code: int, text: str
-) -> None:
-    call = [sys.executable, "-m", "edge", "serve", *arguments]
-    done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == code, done.stderr
-    assert text in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_an_index_that_is_deleted_or_damaged_while_it_runs(own_daemon: Daemon, environment: dict[str, str]) -> None:
-    index = Path(environment["EDGE_HOME"]) / "index.db"
-    kept = index.read_bytes()
-    assert chat(own_daemon, QUESTION)["choices"][0]["message"]["annotations"]
-    index.write_bytes(b"nonsense" * 4096)
-    for file in index.parent.glob("index.db-*"):
-        file.unlink()
-    statuses = set()
-    for _ in range(3):
-        try:
-            chat(own_daemon, QUESTION)
-            statuses.add(200)
-        except Reply as reply:
-            statuses.add(reply.status)
-            assert reply.status == 503
-    assert 503 in statuses
-    assert chat(own_daemon, "Hi", "edge", max_tokens=1)["usage"]["completion_tokens"] == 1  # the model needs no index
-    index.unlink()
-    assert daemon_ready(own_daemon) is False
-    index.write_bytes(kept)
-    eventually(lambda: daemon_ready(own_daemon))
-    assert chat(own_daemon, QUESTION)["choices"][0]["message"]["annotations"]
-
-
-def daemon_ready(daemon: Daemon) -> bool:
-    try:
-        return bool(daemon.call("GET", "/readyz")["ready"])
-    except Reply as reply:
-        assert reply.status == 503
-        return False
-
-
-def test_an_index_that_somebody_else_writes_to(own_daemon: Daemon, environment: dict[str, str]) -> None:
-    writer = sqlite3.connect(Path(environment["EDGE_HOME"]) / "index.db")
-    try:
-        writer.execute("BEGIN IMMEDIATE")
-        assert chat(own_daemon, QUESTION)["choices"][0]["message"]["annotations"]  # readers do not wait for a writer
-    finally:
-        writer.close()
-
-
 def test_a_unix_socket(environment: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "edge.sock"
     call = [sys.executable, "-m", "edge", "serve", "--listen", f"unix:{path}"]
@@ -436,43 +198,3 @@ def _text(daemon: Daemon, path: str) -> str:
         return connection.getresponse().read().decode()
     finally:
         connection.close()
-
-
-def test_a_full_disk_refuses_documents_and_answers_go_on(environment: dict[str, str], tmp_path: Path) -> None:
-    state = tmp_path / "small"
-    state.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(state)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    try:
-        with Daemon("--state", str(state), environment=environment) as daemon:
-            with pytest.raises(Reply, match="free room on the disk") as told:
-                daemon.call("PUT", "/v1/index/documents/big.txt", b"word " * 200_000)
-            assert told.value.status == 503
-            assert daemon.call("GET", "/v1/index/documents")["data"] == []
-            assert daemon_ready(daemon) is False
-            assert chat(daemon, QUESTION)["choices"][0]["message"]["annotations"]
-            put(daemon, "small.md", b"# Small\n\nThe smallest buoy is called Tern.\n")
-            assert daemon.stop() == 0
-    finally:
-        subprocess.run(["umount", str(state)], check=True)
-
-
-def test_descriptors_that_run_out_come_back(environment: dict[str, str]) -> None:
-    prlimit = shutil.which("prlimit")
-    if prlimit is None:
-        pytest.skip("no prlimit here")
-    with Daemon(environment=environment, command=[prlimit, "--nofile=48"]) as daemon:
-        held = []
-        for _ in range(80):
-            one = socket.create_connection((daemon.host, daemon.port), 5)
-            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
-            held.append(one)
-        time.sleep(1.5)
-        assert daemon.process.poll() is None
-        for one in held:
-            one.close()
-        eventually(lambda: bool(daemon.call("GET", "/healthz")["status"] == "ok"))
-        assert chat(daemon, "Hi", "edge", max_tokens=1)["usage"]["completion_tokens"] == 1

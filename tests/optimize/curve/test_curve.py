@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from edge.config import to_plain
 from edge.engine.base import Message
 from edge.errors import ConfigError, UsageError
-from optimize import pipeline
+from optimize.build import Build
 from optimize.cli import optimize
 from optimize.curve import findings, fit, report, run
 from optimize.curve.fit import Interval, Judged, Point
@@ -223,9 +223,9 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FineTuneRecipe:
     return FineTuneRecipe(files, dtype="fp32", rank=2, steps=4, batch_tokens=256, max_tokens=256, learning_rate=5e-3)
 
 
-def built(tiny_llama: Path, recipe: FineTuneRecipe | None) -> pipeline.Build:
+def built(tiny_llama: Path, recipe: FineTuneRecipe | None) -> Build:
     base = BaseRecipe("test/tiny", "Apache-2.0", Source(folder=FolderSource(tiny_llama)))
-    return pipeline.Build(replace(untuned(), base=base, finetune=recipe), lambda stage, state: None)
+    return Build(replace(untuned(), base=base, finetune=recipe), lambda stage, state: None)
 
 
 @pytest.mark.process

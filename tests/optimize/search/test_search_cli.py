@@ -16,7 +16,8 @@ from click.testing import CliRunner, Result
 
 from edge.config import to_yaml
 from edge.errors import ConfigError, UsageError
-from optimize import child, pipeline, trial
+from optimize import child, trial
+from optimize.build import Build
 from optimize.cli import optimize
 from optimize.recipe import BaseRecipe, GateRecipe, ModelRecipe, load_recipe
 from optimize.sources import FolderSource, Source
@@ -52,7 +53,7 @@ def questions(path: Path, count: int = 8) -> Path:
 def place(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a recipe, a search and questions; a cache of its own that has the embedder already."""
     folder = tmp_path_factory.mktemp("search")
-    embedder = pipeline.Build(load_recipe(), lambda stage, state: None).embedder().path
+    embedder = Build(load_recipe(), lambda stage, state: None).embedder().path
     shutil.copytree(embedder, folder / "cache" / "stages" / embedder.name)
     recipe = replace(
         untuned(),

@@ -58,7 +58,7 @@ def test_template_that_never_ends_a_turn_is_refused(tiny_llama: Path, tmp_path: 
 def test_prompt_is_what_the_engine_reads(default_bundle: Path) -> None:
     from edge import bundle
     from edge.engine.genai import GenaiEngine
-    from optimize.pipeline import Build
+    from optimize.build import Build
     from optimize.recipe import DEFAULT, load_recipe
 
     built = bundle.load(default_bundle)
