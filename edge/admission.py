@@ -107,7 +107,8 @@ class Admission:
         before = self._plan
         if before is not None and before.use.one_question == last:
             now = cgroup_limit()
-            if now is None or now.bytes >= before.kept_bytes:
+            spare = before.headroom_bytes // 2  # what others take comes and goes; loading anew for that takes seconds
+            if now is None or now.bytes >= before.kept_bytes - spare:
                 return before
         if "model_folder" not in self.__dict__:
             _ = self.model_folder  # may pack the weights, and then it takes less to load them

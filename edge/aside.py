@@ -1,7 +1,8 @@
 """Retrieval in a process of its own, for where memory is short: all that it took goes back before the model needs it.
 
 Run as `python -m edge.aside` by `run_aside`, which is the other side of its pipes: one pickled request on stdin, one
-pickled answer on stdout, between two processes of this package and this user.
+pickled answer on stdout, between two processes of this package and this user. With the answer come the files that the
+process has mapped. The page cache would keep them, as used a moment ago, before the model's weights.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Literal
 
 from edge.config import EdgeConfig
 from edge.errors import EdgeError, EngineError
+from edge.mapped import let_go, mapped_files
 from edge.process import die_with
 
 _TIMEOUT_SEC = 300.0
@@ -61,7 +63,8 @@ def _run(request: Request) -> Any:
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise EngineError(f"the process that searches the documents ended: {said[-1] if said else done.returncode}")
-    answer = pickle.loads(done.stdout)
+    answer, files = pickle.loads(done.stdout)
+    let_go(files)
     if isinstance(answer, EdgeError):
         raise answer
     return answer
@@ -76,13 +79,15 @@ def main() -> None:
     from edge.box import Box
 
     answer: Any
+    files: list[str] = []
     try:
         with Box(request.bundle, request.index, request.config) as box:
             answer = getattr(box, request.call)(**request.arguments)
+            files = mapped_files()
     except EdgeError as error:
         answer = error
     with answers:
-        pickle.dump(answer, answers)
+        pickle.dump((answer, files), answers)
 
 
 if __name__ == "__main__":

@@ -332,7 +332,7 @@ class Box(Admission):
         with self.lock:
             plan = self.admit(last=last)
             config, engine = self._config_for(plan), self.engine
-            search_first = plan.aside and last and mode == "rag"
+            search_first = plan.aside and mode == "rag"  # else both would take the same memory at the same time
             if not search_first:
                 engine.load(wait=False)  # while this process imports the rest
         from edge.answer import answer, answer_closed_book, ignore

@@ -40,6 +40,13 @@ def test_only_one_file_imports_the_generator_library() -> None:
     assert users == [ROOT / "edge" / "engine" / "genai.py"]
 
 
+def test_the_engine_s_process_imports_little() -> None:
+    """Each MiB of its own is one less for the weights on a small box."""
+    code = "import sys, edge.engine.child; print({'yaml', 'email', 'asyncio', 'apsw', 'tokenizers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "set()"
+
+
 def test_sql_lives_in_the_store_and_the_readers() -> None:
     users = {path.relative_to(ROOT / "edge").parts[0] for path in (ROOT / "edge").rglob("*.py")
              if "apsw" in imports_of(path)}  # fmt: skip

@@ -23,7 +23,6 @@ import numpy as np
 import onnxruntime_genai as og
 from numpy.typing import NDArray
 
-from edge.engine import accelerator
 from edge.engine.base import (
     EngineOptions,
     Message,
@@ -78,6 +77,8 @@ class GenaiEngine:
         self._linked: TemporaryDirectory[str] | None = None
         try:
             if options.provider:
+                from edge.engine import accelerator  # 5 MiB of modules that the CPU's form does not need
+
                 accelerator.register(options.provider, og)
                 self._linked = accelerator.on_this_machine(folder, options.provider)
                 self._config = og.Config(self._linked.name)

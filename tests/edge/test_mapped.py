@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge.machine import status_bytes
-from edge.mapped import USED, MappedFiles, read_used
+from edge.mapped import USED, MappedFiles, let_go, mapped_files, read_used
 
 MIB = 2**20
 SIZE = 24 * MIB
@@ -109,13 +109,35 @@ def test_what_the_kernel_took_is_asked_for_again(
     files = MappedFiles(folder)
     advice: list[int] = []
     monkeypatch.setattr(files, "_advise", advice.append)
-    resident = [100 * MIB, 90 * MIB, 30 * MIB]
+    resident = [100 * MIB, 96 * MIB, 90 * MIB]
     monkeypatch.setattr("edge.mapped.status_bytes", lambda key: resident.pop(0))
     files.settle(tight=True)
     files.revive()
     assert advice == [1]  # MADV_RANDOM; little was lost
     files.revive()
     assert advice == [1, 3]  # MADV_WILLNEED
+
+
+def test_where_memory_is_tight_it_comes_back_in_large_pieces(
+    folder: Path, half: mmap.mmap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mapping was told to read pages alone, so the file is read first."""
+    files = MappedFiles(folder, {"weights": [(0, SIZE // 2)]})
+    files.settle(tight=True)
+    half.madvise(mmap.MADV_DONTNEED)
+    let_go([str(folder / "weights")])
+    assert cached_bytes(folder / "weights") < SIZE // 8
+    read: list[int] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda handle, start, length, advice: read.append(advice))
+    files.revive()
+    assert read == [os.POSIX_FADV_WILLNEED]
+    assert SIZE // 2 <= cached_bytes(folder / "weights") < SIZE * 0.6
+
+
+def test_files_that_are_mapped_are_named_and_kept_and_others_are_let_go(folder: Path, half: mmap.mmap) -> None:
+    assert str(folder / "weights") in mapped_files()
+    let_go([str(folder / "weights"), str(folder / "nowhere")])
+    assert SIZE // 2 <= cached_bytes(folder / "weights") < SIZE * 0.6
 
 
 def test_a_folder_of_which_nothing_is_mapped(tmp_path: Path) -> None:
