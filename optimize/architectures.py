@@ -84,7 +84,13 @@ def fit(config: Any) -> None:
       asks the list, and would write none of them with a window.
     - Gemma 3 has rotary embeddings of two kinds, in one table each; the builder reads the older form.
     - The kind of a rotary embedding is called `rope_type`; for one of them (longrope) the builder asks for `type`.
+    - What keeps a norm from dividing by zero is called otherwise by some (Phi, Nemotron); the builder knows one name,
+      and takes a tenth of theirs where it is not there.
     """
+    if not hasattr(config, "rms_norm_eps"):
+        named = [value for name in ("norm_eps", "layer_norm_eps") if (value := getattr(config, name, None))]
+        if named:
+            config.rms_norm_eps = named[0]
     if getattr(config, "sliding_window", None) and getattr(config, "layer_types", None) is None:
         config.layer_types = [_SLIDING] * config.num_hidden_layers
     nested = getattr(config, "rope_parameters", None)

@@ -165,7 +165,7 @@ MORE = {
             "attention_multiplier": 0.2,
         },
     ),
-    "nemotron": Tiny("nemotron", "chatml", {"tie_word_embeddings": False}),
+    "nemotron": Tiny("nemotron", "chatml", {"tie_word_embeddings": False, "head_dim": 32}),
     "ernie": Tiny("ernie4_5", "chatml", {"tie_word_embeddings": True}),
     "hunyuan": Tiny("hunyuan_v1_dense", "chatml", {"tie_word_embeddings": True, "head_dim": 32}),
 }  # fmt: skip
