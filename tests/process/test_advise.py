@@ -9,13 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from optimize.advise.arms import LEAST, NAMES
 
 pytestmark = [pytest.mark.model, pytest.mark.process]
-ROOT = Path(__file__).resolve().parents[2]
-SAMPLES = ROOT / "samples"
+SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 
 
 def advise(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -26,20 +24,8 @@ def advise(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "CI": "1"})
 
 
-@pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    """The default one, with a fifth of the text to compare its builds on: the arms are what is looked at."""
-    keys = yaml.safe_load((ROOT / "configs" / "optimize" / "cpu-int8.yaml").read_text(encoding="utf-8"))
-    keys |= {"adapter": None, "answers": "free", "languages": []}
-    keys["gate"] |= {"tokens": 2048, "prompts": 4, "min_greedy_agreement": 0.2}
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(keys), encoding="utf-8")
-    return path
-
-
-@pytest.mark.usefixtures("default_bundle")
-def test_four_arms_are_measured_and_an_advice_is_given_with_its_cells(recipe: Path, tmp_path: Path) -> None:
-    done = advise(tmp_path / "out", "--time-budget", "20s", "--json", "--recipe", str(recipe))
+def test_four_arms_are_measured_and_an_advice_is_given_with_its_cells(default_bundle: Path, tmp_path: Path) -> None:
+    done = advise(tmp_path / "out", "--time-budget", "20s", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     columns = result["columns"]
