@@ -1,7 +1,7 @@
-"""The engine on ONNX Runtime GenAI, in this process. The only file that imports the generator library.
+"""The engine on ONNX Runtime GenAI, in this process.
 
-The library holds Python's global lock while it computes, so several requests share one thread: `GenaiSession.steps`
-gives the thread back after each token and after each piece of a prompt, and that is where a cancel takes effect too.
+Several requests share one thread, since each step uses all cores: `GenaiSession.steps` gives the thread back after each
+token and after each piece of a prompt, and that is where a cancel takes effect too.
 
 A token read alone goes through another kernel than tokens read together, and comes out a little different (no worse: as
 near to the fp32 model). So that a prompt gives the same answer whether its beginning was kept or not, no piece has one
@@ -11,18 +11,12 @@ token, and only what was read as a prompt is kept, not what was generated.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded
-
-import numpy as np
-import onnxruntime_genai as og
-from numpy.typing import NDArray
-
+from edge.engine import library
 from edge.engine.base import (
     EngineOptions,
     Message,
@@ -31,6 +25,7 @@ from edge.engine.base import (
     check_fits,
     check_sampling,
 )
+from edge.engine.library import Adapters, Config, Generator, GeneratorParams, Model, Tokenizer
 from edge.engine.prefix import PrefixCache
 from edge.engine.schemas import one_line
 from edge.engine.session import GenaiSession, translated
@@ -38,10 +33,10 @@ from edge.errors import EngineError
 from edge.machine import cores
 from edge.mapped import MappedFiles, read_used
 
-Generator: TypeAlias = og.Generator
-Tokenizer: TypeAlias = og.Tokenizer
-TokenizerStream: TypeAlias = og.TokenizerStream
-"""The library's types, for `edge.engine.session`."""
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 PIECE_SEC = 0.08
 """What a piece of a prompt should take: a cancelled request waits for it."""
 MIN_PIECE_TOKENS = 16
@@ -72,36 +67,36 @@ class GenaiEngine:
         self._options, self._template, self._stop_tokens = options, template, frozenset(stop_tokens)
         # the memory ledger counts so many generators: each has keys and values for all of its length
         most = max(1, options.sessions, options.prefix_caches)
-        self._cache: PrefixCache[og.Generator] = PrefixCache(options.prefix_caches, most)
+        self._cache: PrefixCache[Generator] = PrefixCache(options.prefix_caches, most)
         self._in_use = 0  # generators of sessions that have begun and not ended
         self._linked: TemporaryDirectory[str] | None = None
         try:
             if options.provider:
                 from edge.engine import accelerator  # 5 MiB of modules that the CPU's form does not need
 
-                accelerator.register(options.provider, og)
+                accelerator.register(options.provider, library)
                 self._linked = accelerator.on_this_machine(folder, options.provider)
-                self._config = og.Config(self._linked.name)
+                self._config = Config(self._linked.name)
             else:
-                self._config = og.Config(str(folder))
+                self._config = Config(str(folder))
                 self._config.overlay(json.dumps(_overlay(options)))
-            self._tokenizer = og.Tokenizer(self._config)
+            self._tokenizer = Tokenizer(self._config)
         except (RuntimeError, OSError) as error:
             raise EngineError(f"{folder} cannot be loaded: {error}. {VERIFY}") from error
         self._folder = folder
         self._adapter_files = dict(adapters or {})
-        self._adapters: og.Adapters | None = None
+        self._adapters: Adapters | None = None
         self._loaded: set[str] = set()  # adapters
-        self._model: og.Model | None = None
+        self._model: Model | None = None
         self._mapped: MappedFiles | None = None
         self._piece_tokens = options.prefill_chunk_tokens
 
     def encode(self, text: str) -> list[int]:
-        return [int(token) for token in self._tokenizer.encode(text)]
+        return self._tokenizer.encode(text)
 
     def render(self, messages: Sequence[Message]) -> str:
         turns = json.dumps([{"role": turn.role, "content": turn.content} for turn in messages])
-        return str(self._tokenizer.apply_chat_template(turns, template_str=self._template, add_generation_prompt=True))
+        return self._tokenizer.apply_chat_template(turns, template=self._template)
 
     def load(self, *, wait: bool = True) -> None:
         """Load the weights now rather than on the first request.
@@ -110,7 +105,7 @@ class GenaiEngine:
         """
         if self._model is None:
             try:
-                self._model = og.Model(self._config)
+                self._model = Model(self._config)
             except (RuntimeError, MemoryError) as error:
                 raise EngineError(f"the model cannot be loaded: {error}. {VERIFY}") from error
             if not self._options.provider:
@@ -134,12 +129,14 @@ class GenaiEngine:
     def probe(self, token_ids: Sequence[int], adapter: str | None = None) -> NDArray[np.float32]:
         """Logits, (2, vocabulary), after all tokens but the last, read together, and after the last, read alone."""
         self.load()
+        import numpy as np
+
         with translated():
             generator = self._generator(len(token_ids) + 1, Sampling(), adapter)
             rows = []
             for piece in (token_ids[:-1], token_ids[-1:]):
-                generator.append_tokens(list(piece))
-                rows.append(np.array(generator.get_logits()[0, -1], dtype=np.float32))
+                generator.append_tokens(piece)
+                rows.append(generator.last_logits())
         return np.stack(rows)
 
     @property
@@ -160,7 +157,7 @@ class GenaiEngine:
         most = self._options.prefill_chunk_tokens
         self._piece_tokens = min(most, max(MIN_PIECE_TOKENS, int(tok_per_sec * PIECE_SEC)))
 
-    def _open(self, token_ids: Sequence[int], sampling: Sampling, adapter: str | None) -> tuple[og.Generator, int]:
+    def _open(self, token_ids: Sequence[int], sampling: Sampling, adapter: str | None) -> tuple[Generator, int]:
         """A generator that holds the first tokens of the prompt, and how many."""
         is_kept = self._is_kept(sampling)
         if is_kept and (kept := self._cache.take(token_ids, adapter, self._in_use)):
@@ -179,21 +176,22 @@ class GenaiEngine:
         """Whether a generator may serve the next request: those that sample, are guided, or do not draft may not."""
         return bool(self._options.prefix_caches) and _is_plain(sampling)
 
-    def _generator(self, max_length: int, sampling: Sampling, adapter: str | None) -> og.Generator:
+    def _generator(self, max_length: int, sampling: Sampling, adapter: str | None) -> Generator:
         """A generator with nothing in it; its adapter is chosen once, before the first token is read."""
-        params = self._params(max_length, sampling)
+        assert self._model is not None  # whoever asks for one has loaded it
+        params = self._params(self._model, max_length, sampling)
         if (guidance := sampling.guidance) is not None:  # the generator compiles it
             text = one_line(guidance.text) if guidance.kind == "json_schema" else guidance.text
             params.set_guidance(guidance.kind, text)
-        generator = og.Generator(self._model, params)
+        generator = Generator(self._model, params)
         if adapter is not None:
-            self._load_adapter(adapter)
-            generator.set_active_adapter(self._adapters, adapter)
+            generator.set_active_adapter(self._with_adapter(self._model, adapter), adapter)
         return generator
 
-    def _load_adapter(self, name: str) -> None:
+    def _with_adapter(self, model: Model, name: str) -> Adapters:
+        """The model's adapters, that one among them."""
         if self._adapters is None:
-            self._adapters = og.Adapters(self._model)
+            self._adapters = Adapters(model)
         if name not in self._loaded:
             file = self._adapter_files[name]
             try:
@@ -201,13 +199,14 @@ class GenaiEngine:
             except (RuntimeError, OSError) as error:
                 raise EngineError(f"{file} cannot be loaded: {error}. {VERIFY}") from error
             self._loaded.add(name)
+        return self._adapters
 
-    def _keep(self, generator: og.Generator, token_ids: Sequence[int], sampling: Sampling, adapter: str | None) -> None:
+    def _keep(self, generator: Generator, token_ids: Sequence[int], sampling: Sampling, adapter: str | None) -> None:
         if self._is_kept(sampling):
             self._cache.put(generator, token_ids, adapter)
 
-    def _params(self, max_length: int, sampling: Sampling) -> og.GeneratorParams:
-        params = og.GeneratorParams(self._model)
+    def _params(self, model: Model, max_length: int, sampling: Sampling) -> GeneratorParams:
+        params = GeneratorParams(model)
         options: dict[str, float | bool] = {"max_length": max_length, "do_sample": sampling.temperature > 0}
         if sampling.temperature > 0:
             options |= {
@@ -217,10 +216,9 @@ class GenaiEngine:
                 "random_seed": sampling.seed,
             }
         elif self._options.draft_tokens and _is_plain(sampling):
-            params.set_speculative_options(
-                ngram_size=self._options.draft_ngram, max_draft_tokens=self._options.draft_tokens
-            )
-        params.set_search_options(**options)
+            drafts = {"ngram_size": self._options.draft_ngram, "max_draft_tokens": self._options.draft_tokens}
+            params.set_speculative_options(drafts)
+        params.set_search_options(options)
         return params
 
 

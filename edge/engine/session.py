@@ -8,16 +8,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edge.engine.base import FinishReason, Guidance, Sampling, Stats
 from edge.engine.stops import StopFilter
 from edge.errors import EngineError, UsageError
 from edge.types import Logprobs, Token
 
 if TYPE_CHECKING:
-    from edge.engine.genai import GenaiEngine, Generator, Tokenizer, TokenizerStream
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edge.engine.genai import GenaiEngine
+    from edge.engine.library import Generator, Tokenizer, TokenizerStream
 
 
 class GenaiSession:
@@ -107,7 +108,7 @@ class GenaiSession:
             if self._count == 0:
                 self._first = self._last
             # one step gives several tokens where a draft was right
-            new = generator.get_sequence(0)[len(self._token_ids) + self._count :].tolist()
+            new = generator.tokens_from(len(self._token_ids) + self._count)
             ready = self._accept(new, pieces, row)
             if not self.is_ended and self._count == self._limit:
                 self.is_ended = True  # the library is done then too, where it has no more room
@@ -132,7 +133,7 @@ class GenaiSession:
                 logprobs = None
                 if row is not None:
                     logprobs = _logprobs(row, token_id, self._sampling.logprobs or 0, self._engine._tokenizer)
-                text = str(pieces.decode(token_id))
+                text = pieces.decode(token_id)
                 if self._sampling.guidance is not None:
                     self._said += text
                 ready += self._stops.push(Token(token_id, text, logprobs))
@@ -149,7 +150,7 @@ class GenaiSession:
         """The model's own logits for the next token, float32 (vocabulary,); None where nobody asked for them."""
         if self._sampling.logprobs is None:
             return None
-        return np.array(generator.get_logits()[0, -1], dtype=np.float32)
+        return generator.last_logits()
 
     def _check_said(self) -> None:
         """A schema that ends an answer in the middle, or before it begins, is one that the library cannot enforce.
@@ -173,11 +174,13 @@ class GenaiSession:
 
 def _logprobs(row: NDArray[np.float32], token_id: int, count: int, tokenizer: Tokenizer) -> Logprobs:
     """Natural logarithms of the softmax of a row of logits, float32 (vocabulary,)."""
+    import numpy as np  # 8 MiB that only those who ask for this pay
+
     shifted = row - row.max()
     logs = shifted - np.log(np.exp(shifted, dtype=np.float64).sum())
     best = np.argpartition(-row, count)[:count] if count else np.empty(0, dtype=np.int64)
     ordered = sorted(best.tolist(), key=lambda index: (-row[index], index))
-    top = tuple((index, str(tokenizer.decode([index])), float(logs[index])) for index in ordered)
+    top = tuple((index, tokenizer.decode([index]), float(logs[index])) for index in ordered)
     return Logprobs(float(logs[token_id]), top)
 
 

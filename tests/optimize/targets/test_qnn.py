@@ -140,10 +140,14 @@ def test_lock_file_has_what_the_recipe_was_seen_to_work_with() -> None:
 
 def test_gate_shows_every_figure_and_refuses_nan() -> None:
     result = npu_gate.NpuResult(1024, 0.9189, 0.025, 0.9473, 0.018, 0.9473, 0.0077)
-    kept = npu_gate.judge("the form", result, NpuGate(min_top1_agreement=0.9), (0.94, 0.05))
+    kept = npu_gate.judge("the form", result, NpuGate(min_top1_agreement=0.9), (0.01, 0.05))
     assert kept["thresholds"] == {
-        "top1_agreement": 0.9, "kl_nats": 0.05, "parent_top1_agreement": 0.94, "parent_kl_nats": 0.05,
+        "top1_agreement": 0.9, "kl_nats": 0.05, "parent_top1_loss": 0.01, "parent_kl_nats": 0.05,
     }  # fmt: skip
+    with pytest.raises(GateError, match=r"parent_top1_loss +0\.02 +must be <= 0\.01 +MISSED"):
+        npu_gate.judge(
+            "the form", replace(result, parent_top1_agreement=0.9273), NpuGate(min_top1_agreement=0.9), (0.01, 0.05)
+        )
     with pytest.raises(GateError, match=r"top1_agreement +0\.9189 +must be >= 0\.95 +MISSED"):
         npu_gate.judge("the form", result, NpuGate())
     with pytest.raises(GateError, match=r"kl_nats +nan .*MISSED"):
