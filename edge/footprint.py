@@ -35,7 +35,8 @@ _PARENT_MAPPED = Part(0, 10 * _MIB, 2 * _MIB)
 _INTERPRETER_BYTES = 9 * _MIB  # with the modules of this package that open a box
 _RETRIEVAL = Part(18 * _MIB, 28 * _MIB, 1 * _MIB)  # onnxruntime and its copy of the runtime are half of it
 _RETRIEVAL_IMPORTS = {"numpy": 8 * _MIB, "apsw": 2 * _MIB, "onnxruntime": 7 * _MIB, "tokenizers": 1 * _MIB}
-_WORKER = Part(16 * _MIB, 22 * _MIB, 8 * _MIB)  # beyond the files that the parent maps too
+# Beyond the files that the parent maps too. Hot are 5 MiB of the libraries; page tables and sockets take 3 more.
+_WORKER = Part(10 * _MIB, 22 * _MIB, 8 * _MIB)
 _TOKENIZER_FACTOR = 4.9  # private bytes per byte of tokenizer.json, once what reading it took has been given back
 _ACTIVATION_BYTES_PER_HIDDEN = 110  # prefill, per token of a piece and unit of the hidden size; 64 to 512 tokens alike
 _GUIDANCE_BYTES_PER_TOKEN = (

@@ -233,5 +233,7 @@ def _overlay(options: EngineOptions) -> dict[str, Any]:
     Keys and values are written in place: the model builder turns that off for an int8 cache, which then is there twice
     and copied for each token. Same tokens, half the memory (1,900 tokens: 28 MB instead of 55 after the prompt).
     """
-    session = {"intra_op_num_threads": options.threads or cores()}
+    session: dict[str, Any] = {"intra_op_num_threads": options.threads or cores()}
+    if options.tight_memory:  # what is free goes back to the system: 4 MiB less, and no slower
+        session |= {"enable_cpu_mem_arena": False, "enable_mem_pattern": False}
     return {"model": {"decoder": {"session_options": session}}, "search": {"past_present_share_buffer": True}}
