@@ -114,7 +114,7 @@ def answer(
     if is_tuned and generated.startswith(NO_ANSWER):
         return _abstention(hits, prompt, prompt.dropped, generated, stats, retrieve_sec)
     shown = _shown(generated, question, prompt, config, is_tuned)
-    if shown is None:
+    if shown is None or (reading.doubted and shown[1]):  # where the model finds nothing, neither does a quotation
         return _abstention(hits, prompt, prompt.dropped, generated, stats, retrieve_sec)
     text, quoted, sentences = shown
     return Answer(

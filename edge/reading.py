@@ -33,6 +33,7 @@ class Reading:
 
     generated: str
     stats: Stats
+    doubted: bool = False  # the model's own first choice was that there is no answer; the search outweighed it
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,11 @@ class Reader:
 
         Greedy choice may start on that sentence where it is less likely, as a whole, than that there is an answer, and
         on an answer where the search found next to nothing. So the odds that the model gives to it and those of the
-        search are multiplied, as of witnesses that know nothing of each other; and an answer from passages that an
-        untuned model would not be shown must be more likely than not itself.
+        search are multiplied, as of witnesses that know nothing of each other. From passages that an untuned model
+        would not be shown, the odds of the answer itself, multiplied in the same way, must be no worse than even.
 
         :param relevance: calibrated probability that the passages hold an answer, 0..1.
-        :param floor: the relevance below which an answer is doubtful.
+        :param floor: the relevance below which an untuned model would not be shown the passages.
         """
         found = self.read(prompt)
         says_none = found.generated.startswith(NO_ANSWER)
@@ -88,12 +89,15 @@ class Reader:
         said = self._weighed(prompt, limit)  # the same once more; probabilities and drafts exclude each other
         sure = math.exp(sum(token.logprobs.logprob for token in said if token.logprobs))
         none = sure if says_none else self._first_of_none(said)
-        if none * (1 - relevance) >= (1 - none) * relevance or not (says_none or relevance >= floor or sure >= _LIKELY):
+        if none * (1 - relevance) >= (1 - none) * relevance:
+            return Reading(NO_ANSWER, found.stats)
+        if not says_none and relevance < floor and sure * relevance < (1 - sure) * (1 - relevance):
             return Reading(NO_ANSWER, found.stats)
         other = next((token for token in _alternatives(said) if token[1].strip()), None) if says_none else None
         if other is None:
             return found
-        return self.read(dataclasses.replace(prompt, token_ids=(*prompt.token_ids, other[0])), began=other[1])
+        second = self.read(dataclasses.replace(prompt, token_ids=(*prompt.token_ids, other[0])), began=other[1])
+        return dataclasses.replace(second, doubted=True)
 
     def _weighed(self, prompt: Prompt, max_tokens: int) -> list[Token]:
         sampling = dataclasses.replace(self.sampling, max_tokens=max_tokens, logprobs=_ALTERNATIVES)

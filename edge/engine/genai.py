@@ -92,10 +92,10 @@ class GenaiEngine:
         self._piece_tokens = options.prefill_chunk_tokens
 
     def encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text)
+        return self._tokenizer.encode(_whole(text))
 
     def render(self, messages: Sequence[Message]) -> str:
-        turns = json.dumps([{"role": turn.role, "content": turn.content} for turn in messages])
+        turns = json.dumps([{"role": turn.role, "content": _whole(turn.content)} for turn in messages])
         return self._tokenizer.apply_chat_template(turns, template=self._template)
 
     def load(self, *, wait: bool = True) -> None:
@@ -237,3 +237,8 @@ def _overlay(options: EngineOptions) -> dict[str, Any]:
     if options.tight_memory:  # what is free goes back to the system: 4 MiB less, and no slower
         session |= {"enable_cpu_mem_arena": False, "enable_mem_pattern": False}
     return {"model": {"decoder": {"session_options": session}}, "search": {"past_present_share_buffer": True}}
+
+
+def _whole(text: str) -> str:
+    """The text without what would cut it short, or be refused, on its way into the library: NUL and lone surrogates."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

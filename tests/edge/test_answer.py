@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
-from edge.answer import ABSTENTION, answer, answer_closed_book
+from edge.answer import ABSTENTION, NO_STATS, answer, answer_closed_book
 from edge.config import EdgeConfig
 from edge.errors import PromptTooLong, UsageError
 from edge.prompt import NO_ANSWER
-from edge.reading import Tuning
+from edge.reading import Reader, Reading, Tuning
 from edge.types import Chunk, Hit, Token
 from tests.edge.scripted import Scripted
 
@@ -159,6 +159,16 @@ def test_a_model_may_say_that_the_passages_hold_no_answer() -> None:
     assert found.abstained and found.text == ABSTENTION and found.generated == NO_ANSWER
     found = answer(QUESTION, retrieve=lambda q: [hit()], engine=Scripted(NO_ANSWER), config=CONFIG)
     assert not found.abstained  # from a model that was not tuned to, it means nothing
+
+
+@pytest.mark.parametrize(("said", "abstained"), [("1988 [2]", True), ("12 seconds [1]", False)])
+def test_a_second_choice_is_shown_where_a_passage_bears_it_out_and_never_as_a_quotation(
+    monkeypatch: pytest.MonkeyPatch, said: str, abstained: bool
+) -> None:
+    reading = Reading(said, NO_STATS, doubted=True)
+    monkeypatch.setattr(Reader, "read_or_abstain", lambda *_, **__: reading)
+    found = answer(QUESTION, retrieve=lambda q: [hit()], engine=Scripted("x"), config=CONFIG, tuning=Tuning())
+    assert (found.abstained, found.quoted, found.generated) == (abstained, False, said)
 
 
 def test_a_model_that_can_abstain_itself_is_asked_about_what_is_less_relevant() -> None:

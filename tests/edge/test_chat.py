@@ -39,7 +39,7 @@ def test_a_rewrite_that_invents_or_forgets_is_not_taken(reply: str) -> None:
     found = stand_alone(
         "How many does it keep?", HISTORY, engine=Scripted(reply), retrieve=relevance_by_word(backup=0.9, jupiter=1.0)
     )
-    assert found == "When does the gateway make its backup? How many does it keep?"
+    assert found == "How many does it keep? When does the gateway make its backup?"
 
 
 def test_a_question_that_needs_no_history_stays() -> None:

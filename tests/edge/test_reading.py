@@ -71,7 +71,9 @@ def test_no_answer_is_believed_where_it_is_more_likely_than_not() -> None:
 
 def test_else_the_best_other_word_begins_the_answer() -> None:
     engine = Unsure(0.4)
-    assert read(engine).generated == "Ada Lovelace [1]"
+    found = read(engine)
+    assert found.generated == "Ada Lovelace [1]"
+    assert found.doubted
     assert engine.read == [(1, 2), (1, 2), (1, 2, 8)]  # not with white space
 
 
@@ -81,7 +83,9 @@ def test_without_another_word_it_stays() -> None:
 
 def test_an_answer_is_read_once() -> None:
     engine = Scripted("Ada Lovelace [1]")
-    assert read(engine).generated == "Ada Lovelace [1]"
+    found = read(engine)
+    assert found.generated == "Ada Lovelace [1]"
+    assert not found.doubted
     assert len(engine.limits) == 1
 
 
@@ -90,9 +94,9 @@ def test_an_answer_is_read_once() -> None:
     [
         (0.4, 0.1, 0.3, True),  # not doubtful: 0.3/0.7 * 0.6/0.4 < 1
         (0.4, 0.9, 0.45, False),  # 0.45/0.55 * 0.6/0.4 > 1
-        (0.1, 0.9, 0.05, True),
-        (0.1, 0.4, 0.05, False),  # doubtful, and the answer itself is less likely than not
-        (0.1, 0.9, 0.15, False),
+        (0.1, 0.95, 0.05, True),  # doubtful: 0.95/0.05 * 0.1/0.9 > 1
+        (0.1, 0.8, 0.05, False),  # 0.8/0.2 * 0.1/0.9 < 1
+        (0.1, 0.95, 0.15, False),
         (0.6, 0.1, 0.45, True),  # not even weighed
     ],
 )  # fmt: skip

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from optimize.advise.arms import LEAST, NAMES
+from optimize.shipped import DEFAULT, shipped
 
 pytestmark = [pytest.mark.model, pytest.mark.process]
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
@@ -24,8 +26,22 @@ def advise(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "CI": "1"})
 
 
-def test_four_arms_are_measured_and_an_advice_is_given_with_its_cells(default_bundle: Path, tmp_path: Path) -> None:
-    done = advise(tmp_path / "out", "--time-budget", "20s", "--json")
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """The default recipe, its builds compared with their parents over less text: they are not what is tested here."""
+    default = shipped()[DEFAULT]
+    content = yaml.safe_load(default.read_text(encoding="utf-8"))
+    content["adapter"]["path"] = str((default.parent / content["adapter"]["path"]).resolve())
+    content["gate"] |= {"tokens": 2048, "prompts": 4, "min_greedy_agreement": 0.2, "min_top1_agreement": 0.9}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def test_four_arms_are_measured_and_an_advice_is_given_with_its_cells(
+    default_bundle: Path, recipe: Path, tmp_path: Path
+) -> None:
+    done = advise(tmp_path / "out", "--recipe", str(recipe), "--time-budget", "20s", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     columns = result["columns"]

@@ -68,17 +68,21 @@ def test_the_longest_prompt_inside_256_mib(environment: dict[str, str]) -> None:
     found = json.loads(done.stdout)
     assert found["oom_kills"] == 0
     assert found["major_faults_per_token"] <= 1
-    assert found["context_tokens"] >= 768
+    assert found["context_tokens"] >= 1536  # of 2048, which nearly fits or just fits
     assert found["prompt_tokens"] >= 0.85 * found["context_tokens"]
     assert found["asked_prompt_tokens"] >= 0.75 * found["context_tokens"]
     assert found["private_peak_bytes"] <= 110_000_000  # the goal: with the embedder, which has ended by then
-    assert "memory.limit_in_bytes" in found["notes"][0] or "memory.max" in found["notes"][0]
+    assert len(found["notes"]) == (found["context_tokens"] < 2048)
 
 
-def test_ask_answers_inside_the_limit(environment: dict[str, str], cgroup: MemoryCgroup) -> None:
+@pytest.mark.parametrize("limit", [LIMIT, 240 * MIB])
+def test_ask_answers_inside_the_limit(environment: dict[str, str], cgroup: MemoryCgroup, limit: int) -> None:
+    cgroup.set_limit(limit)
     found = run(cgroup, environment, "ask", QUESTION)
     assert found["citations"][0]["document"].endswith("user-manual.md")
-    assert "fits in the memory budget of" in found["stderr"]
+    if limit < LIMIT:  # with a shorter context, and whose limit that is
+        assert "fits in the memory budget of 240.0 MiB (" in found["stderr"]
+        assert "memory.limit_in_bytes" in found["stderr"] or "memory.max" in found["stderr"]
 
 
 def test_what_cannot_fit_is_refused_and_not_killed(environment: dict[str, str], cgroup: MemoryCgroup) -> None:

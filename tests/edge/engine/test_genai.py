@@ -83,6 +83,12 @@ def test_characters_of_several_tokens_come_out_whole(engine: GenaiEngine) -> Non
     assert "\ufffd" not in "".join(t.text for t in engine.start(ids, Sampling(max_tokens=40)))
 
 
+def test_no_character_cuts_a_text_short(engine: GenaiEngine) -> None:
+    text = "one\0two\ud800three"
+    assert engine.encode(text) == engine.encode("one\ufffdtwo?three")
+    assert "one\ufffdtwo?three" in engine.render([Message("user", text)])
+
+
 def test_a_prompt_of_one_token_and_of_almost_the_context(engine: GenaiEngine, prompt: list[int]) -> None:
     assert len(list(engine.start(prompt[:1], Sampling(max_tokens=3)))) <= 3
     full = (prompt * (engine.context_tokens // len(prompt) + 1))[: engine.context_tokens - 1]
