@@ -71,6 +71,11 @@ class Pending:
                 raise getattr(errors, message["error"])(message["message"])
             return message
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the child ended by itself, so that another one may well answer."""
+        return self._link.ended_by_itself
+
     def cancel(self) -> None:
         """Ask the child to end it; its last message comes all the same."""
         self._link.send({"do": "cancel", "id": self._number})
@@ -110,7 +115,7 @@ class Link:
         self._lock = threading.Lock()  # of what is pending; the reader never waits for whoever sends
         self._sending = threading.Lock()
         self._heard = time.monotonic()
-        self._is_closed = self._has_ended = False
+        self._is_closed = self._is_given_up = self._has_ended = False
         self._reader = threading.Thread(target=self._read, name="engine-reader", daemon=True)
         self._reader.start()
 
@@ -121,6 +126,11 @@ class Link:
     @property
     def is_running(self) -> bool:
         return not self._has_ended and self._process.poll() is None
+
+    @property
+    def ended_by_itself(self) -> bool:
+        """Not closed, and not taken for hung."""
+        return self._has_ended and not self._is_closed and not self._is_given_up
 
     @property
     def poll_sec(self) -> float:
@@ -150,6 +160,7 @@ class Link:
     def look_after(self) -> None:
         """Kill the child where it is stopped, or silent for too long."""
         if self._is_stopped or time.monotonic() - self._heard > self._silence_sec:
+            self._is_given_up = True
             self._process.kill()
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from edge.engine.base import EngineOptions, Message, Sampling, Stats, check_adapter, check_fits, check_sampling
 from edge.engine.channel import unpack_token
 from edge.engine.link import Link, Pending
-from edge.errors import BudgetExceeded
+from edge.errors import BudgetExceeded, EngineError
 from edge.types import Token
 
 
@@ -60,23 +60,24 @@ class WorkerEngine:
         return link.pid if link is not None and link.is_running else None
 
     def encode(self, text: str) -> list[int]:
-        return list(self._request({"do": "encode", "text": text}).receive()["token_ids"])
+        return list(self._answer({"do": "encode", "text": text})["token_ids"])
 
     def render(self, messages: Sequence[Message]) -> str:
-        return str(self._request({"do": "render", "messages": [asdict(turn) for turn in messages]}).receive()["text"])
+        return str(self._answer({"do": "render", "messages": [asdict(turn) for turn in messages]})["text"])
 
     def load(self, *, wait: bool = True) -> None:
         """Load the weights now rather than on the first request.
 
         :param wait: false lets the child load while this process does something else.
-        :raises EngineError: they are damaged, or memory ran out; without `wait` the next call says so.
+        :raises EngineError: they are damaged, or memory ran out; without `wait` the next call says so, unless the child
+            ended over it: then another one loads them when it is asked for tokens.
         """
         if self._loading is None or wait:
             loading = self._request({"do": "load"})
             with self._lock:
                 self._loading = loading
         if wait:
-            self._settle()
+            self._settle(lost=True)
 
     def start(self, token_ids: Sequence[int], sampling: Sampling, *, adapter: str | None = None) -> WorkerSession:
         check_sampling(sampling)
@@ -108,12 +109,30 @@ class WorkerEngine:
             link = self._link
         return link.request(message)
 
-    def _settle(self) -> None:
-        """Wait for the answer to a `load` that was not waited for."""
+    def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a request that changes nothing: where the child ends meanwhile, from another one, once.
+
+        It may have ended a moment before, over nothing that this request has to do with.
+        """
+        pending = self._request(message)
+        try:
+            return pending.receive()
+        except EngineError:
+            if not pending.is_lost:
+                raise
+            return self._request(message).receive()
+
+    def _settle(self, *, lost: bool = False) -> None:
+        """Wait for the answer to a `load` that was not waited for; `lost`: it is an error too where the child ended."""
         with self._lock:
             loading, self._loading = self._loading, None
-        if loading is not None:
+        if loading is None:
+            return
+        try:
             loading.receive()
+        except EngineError:
+            if lost or not loading.is_lost:
+                raise
 
 
 class WorkerSession:

@@ -101,8 +101,23 @@ def test_a_process_that_dies_or_stops_costs_one_request(engine: WorkerEngine, wh
     except EngineError as error:
         assert "ask again" in str(error)
     else:
-        assert stage == "idle" and what is not signal.SIGSTOP  # nobody was waiting: a new one answered
+        assert stage in ("idle", "loading") and what is not signal.SIGSTOP  # nobody was waiting: a new one answered
     assert "Oslo" in answer(engine, short)
+
+
+def test_what_a_dying_process_was_told_is_told_to_the_next(engine: WorkerEngine) -> None:
+    expected = engine.encode("hello")
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGSTOP)  # it hears nothing, and looks as if it ran
+    killing = threading.Timer(0.1, os.kill, (engine.pid, signal.SIGKILL))
+    killing.start()
+    assert engine.encode("hello") == expected
+    killing.join()
+    engine.load()
+    for _ in range(5):  # as soon as it is killed, whenever that is noticed
+        os.kill(engine.pid, signal.SIGKILL)
+        engine.load(wait=False)
+        assert engine.encode("hello") == expected
 
 
 def test_a_silent_process_is_given_up(default_bundle: Path) -> None:
